@@ -1,0 +1,104 @@
+//! Object keys of a lake. One place knows the layout:
+//!
+//! ```text
+//! data/date=2026-01-01/hour=05/source=web/<batch>-<attempt>-<task>-<n>.parquet
+//! quarantine/date=2026-01-01/<batch>-<attempt>-<task>-<n>.parquet
+//! keys/hour=2026-01-01T05/<batch>-<attempt>-<task>-<n>.parquet
+//! quality/<batch>-<attempt>-<task>.state
+//! manifests/<batch>.json
+//! ledger/<sequence, 12 digits>.json
+//! ```
+
+use crate::ids::{Attempt, BatchId};
+
+/// Where a task's objects go: batch, attempt and task are in every name (invariant 3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskNames {
+    /// The batch.
+    pub batch: BatchId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// The task's number within the attempt.
+    pub task: u32,
+}
+
+impl TaskNames {
+    fn stem(&self) -> String {
+        format!("{}-{}-{}", self.batch, self.attempt, self.task)
+    }
+
+    /// The `n`-th data file of one partition.
+    #[must_use]
+    pub fn data(&self, partition: &[(String, String)], n: u32) -> String {
+        let mut key = String::from("data/");
+        for (column, value) in partition {
+            key.push_str(column);
+            key.push('=');
+            key.push_str(&path_value(value));
+            key.push('/');
+        }
+        format!("{key}{}-{n}.parquet", self.stem())
+    }
+
+    /// The `n`-th quarantine file; `date` is `YYYY-MM-DD`, the day of the batch.
+    #[must_use]
+    pub fn quarantine(&self, date: &str, n: u32) -> String {
+        format!("quarantine/date={date}/{}-{n}.parquet", self.stem())
+    }
+
+    /// The `n`-th key index file of one hour; `hour` is `YYYY-MM-DDTHH`.
+    #[must_use]
+    pub fn keys(&self, hour: &str, n: u32) -> String {
+        format!("keys/hour={hour}/{}-{n}.parquet", self.stem())
+    }
+
+    /// The task's quality state.
+    #[must_use]
+    pub fn quality(&self) -> String {
+        format!("quality/{}.state", self.stem())
+    }
+}
+
+/// Key of a batch's manifest.
+#[must_use]
+pub fn manifest(batch: &BatchId) -> String {
+    format!("manifests/{batch}.json")
+}
+
+/// Key of the ledger's `sequence`-th entry.
+#[must_use]
+pub fn ledger(sequence: u64) -> String {
+    format!("ledger/{sequence:012}.json")
+}
+
+/// A partition value as one path segment: everything but letters, digits, `-`, `_` and `.` is
+/// percent-encoded as Hive does; the empty text becomes Hive's default partition.
+#[must_use]
+pub fn path_value(value: &str) -> String {
+    if value.is_empty() {
+        return "__HIVE_DEFAULT_PARTITION__".to_owned();
+    }
+    let mut path = String::with_capacity(value.len());
+    let all_dots = value.bytes().all(|byte| byte == b'.');
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && !all_dots) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_value_never_leaves_its_segment() {
+        assert_eq!(path_value("web"), "web");
+        assert_eq!(path_value("a/b c"), "a%2Fb%20c");
+        assert_eq!(path_value(".."), "%2E%2E");
+        assert_eq!(path_value(""), "__HIVE_DEFAULT_PARTITION__");
+    }
+}

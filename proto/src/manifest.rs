@@ -1,0 +1,225 @@
+//! The manifest: the list of the files of a committed batch. What no manifest names does not exist.
+//!
+//! Tasks report what they wrote ([`TaskReport`]); the commit joins the reports of one attempt into one
+//! [`Manifest`]. `check` states invariant 6 for every split, so that a manifest that loses or doubles
+//! an event is never put.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Attempt, BatchId, JobId, PipelineName};
+use crate::split::Split;
+
+/// An object that a task wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenObject {
+    /// Key below the lake's root.
+    pub key: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Rows in it.
+    pub rows: u64,
+    /// BLAKE3 of the bytes, in hex.
+    pub digest: String,
+}
+
+/// A Parquet file of clean events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFile {
+    /// The object.
+    pub object: WrittenObject,
+    /// Partition columns and their values, in path order: `[("date", "2026-01-01"), ("hour", "05")]`.
+    pub partition: Vec<(String, String)>,
+    /// Earliest event time, microseconds since 1970 UTC.
+    pub time_min: i64,
+    /// Latest event time, microseconds since 1970 UTC.
+    pub time_max: i64,
+}
+
+/// A file of sorted 128-bit key hashes of one event hour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyFile {
+    /// The object.
+    pub object: WrittenObject,
+    /// Event hour: hours since 1970 UTC.
+    pub hour: i64,
+}
+
+/// What became of the events of one split.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitCounts {
+    /// The split's index in the batch.
+    pub split: u32,
+    /// Records found, blank lines aside.
+    pub read: u64,
+    /// Records in data files.
+    pub written: u64,
+    /// Records whose key was committed or claimed before.
+    pub duplicates: u64,
+    /// Records in quarantine files.
+    pub quarantined: u64,
+    /// Written records that came later than the pipeline's lateness allows (a part of `written`).
+    pub late: u64,
+    /// Lines in the split, blank ones included: lets a later split's line numbers be made absolute.
+    pub lines: u64,
+}
+
+impl SplitCounts {
+    /// Adds another task's counts of the same split.
+    pub fn add(&mut self, other: &Self) {
+        self.read += other.read;
+        self.written += other.written;
+        self.duplicates += other.duplicates;
+        self.quarantined += other.quarantined;
+        self.late += other.late;
+        self.lines += other.lines;
+    }
+}
+
+/// What one task of an attempt wrote and counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// Data files.
+    pub files: Vec<DataFile>,
+    /// Quarantine files.
+    pub quarantine: Vec<WrittenObject>,
+    /// Key index files.
+    pub keys: Vec<KeyFile>,
+    /// Objects with mergeable quality state.
+    pub quality: Vec<WrittenObject>,
+    /// Counts by split.
+    pub splits: Vec<SplitCounts>,
+}
+
+/// A committed batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format of this file: 1.
+    pub version: u32,
+    /// Pipeline.
+    pub pipeline: PipelineName,
+    /// BLAKE3 of the pipeline as it was run, in hex.
+    pub pipeline_digest: String,
+    /// Job.
+    pub job: JobId,
+    /// Batch.
+    pub batch: BatchId,
+    /// The attempt whose files these are.
+    pub attempt: Attempt,
+    /// Environment that decided about masking; none means masked.
+    pub environment: Option<String>,
+    /// The splits that were read.
+    pub splits: Vec<Split>,
+    /// What became of their events, by split.
+    pub counts: Vec<SplitCounts>,
+    /// Data files.
+    pub files: Vec<DataFile>,
+    /// Quarantine files.
+    pub quarantine: Vec<WrittenObject>,
+    /// Key index files.
+    pub keys: Vec<KeyFile>,
+    /// Objects with mergeable quality state.
+    pub quality: Vec<WrittenObject>,
+}
+
+/// Why a manifest must not be put.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ManifestError {
+    /// Invariant 6.
+    #[error(
+        "split {split} of batch {batch}: read {read}, but written + duplicates + quarantined is {accounted}"
+    )]
+    Unbalanced {
+        /// Batch.
+        batch: BatchId,
+        /// Split.
+        split: u32,
+        /// Events read.
+        read: u64,
+        /// Events accounted for.
+        accounted: u64,
+    },
+    /// Rows in files and counts differ.
+    #[error("batch {batch}: {what} files hold {rows} rows, but the splits count {counted}")]
+    Rows {
+        /// Batch.
+        batch: BatchId,
+        /// `data` or `quarantine`.
+        what: &'static str,
+        /// Rows in files.
+        rows: u64,
+        /// Rows counted by split.
+        counted: u64,
+    },
+    /// A split without counts, or counts without a split.
+    #[error("batch {batch}: {splits} splits, but counts for {counts}")]
+    Splits {
+        /// Batch.
+        batch: BatchId,
+        /// Splits planned.
+        splits: usize,
+        /// Splits counted.
+        counts: usize,
+    },
+}
+
+impl Manifest {
+    /// States invariant 6 for this batch.
+    ///
+    /// # Errors
+    /// The first imbalance found.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        let batch = || self.batch.clone();
+        if self.splits.len() != self.counts.len() {
+            return Err(ManifestError::Splits {
+                batch: batch(),
+                splits: self.splits.len(),
+                counts: self.counts.len(),
+            });
+        }
+        for count in &self.counts {
+            let accounted = count.written + count.duplicates + count.quarantined;
+            if count.read != accounted {
+                return Err(ManifestError::Unbalanced {
+                    batch: batch(),
+                    split: count.split,
+                    read: count.read,
+                    accounted,
+                });
+            }
+        }
+        let total = self.total();
+        let data: u64 = self.files.iter().map(|file| file.object.rows).sum();
+        let rejected: u64 = self.quarantine.iter().map(|object| object.rows).sum();
+        for (what, rows, counted) in [
+            ("data", data, total.written),
+            ("quarantine", rejected, total.quarantined),
+        ] {
+            if rows != counted {
+                return Err(ManifestError::Rows {
+                    batch: batch(),
+                    what,
+                    rows,
+                    counted,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The counts of all splits together (`split` is meaningless in it).
+    #[must_use]
+    pub fn total(&self) -> SplitCounts {
+        let mut total = SplitCounts::default();
+        for count in &self.counts {
+            total.add(count);
+        }
+        total
+    }
+
+    /// Every object that the manifest names.
+    pub fn objects(&self) -> impl Iterator<Item = &WrittenObject> {
+        let data = self.files.iter().map(|file| &file.object);
+        let keys = self.keys.iter().map(|file| &file.object);
+        data.chain(&self.quarantine).chain(keys).chain(&self.quality)
+    }
+}

@@ -1,0 +1,1 @@
+//! First of each key in its event hour, across all batches.

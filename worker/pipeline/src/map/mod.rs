@@ -1,0 +1,1 @@
+//! The table's columns from decoded fields: paths, SQL expressions, versions.

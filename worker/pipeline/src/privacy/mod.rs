@@ -1,0 +1,1 @@
+//! Masks columns by class and environment; seals what goes to quarantine.

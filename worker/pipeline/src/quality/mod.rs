@@ -1,0 +1,1 @@
+//! Great Expectations suites as one vectorised pass: row verdicts and mergeable statistics.

@@ -1,0 +1,289 @@
+//! The shape of the batches that flow between the steps.
+//!
+//! | between                | columns                                                                              |
+//! |------------------------|--------------------------------------------------------------------------------------|
+//! | source -> decode       | [`chunk_schema`]: pieces of input with their origin                                   |
+//! | decode -> map          | one per wanted field, then [`RAW`], [`SPLIT`], [`LINE`], [`OFFSET`], [`FAULTS`]       |
+//! | map -> quality         | the table's columns, then the same five                                              |
+//! | quality -> ... -> sink | the table's columns, then [`SPLIT`], ([`KEY_HIGH`], [`KEY_LOW`],) [`NOTE`]            |
+//!
+//! Up to `quality` every record of the input is exactly one row, also a record that could not be decoded:
+//! its columns are null and [`FAULTS`] says why. `quality` is the one place that takes rows out; from
+//! there on, what is not an event (quarantined records, counts, statistics) travels in the same stream
+//! as a *note*: a batch of one row whose columns are null and whose [`NOTE`] holds an encoded [`Note`].
+//! So a retry of a task repeats its notes with its rows, and nothing leaves by a side door.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use millrace_proto::manifest::SplitCounts;
+use serde::{Deserialize, Serialize};
+
+/// `BinaryView`: the record's bytes as they came.
+pub const RAW: &str = "__raw";
+/// `UInt32`: index of the split in the batch.
+pub const SPLIT: &str = "__split";
+/// `UInt64`: line in the split, from 1 (the record's number for formats without lines).
+pub const LINE: &str = "__line";
+/// `UInt64`: offset of the record's first byte in the (decompressed) object.
+pub const OFFSET: &str = "__offset";
+/// `Utf8View`, nullable: a JSON array of [`Fault`]; null for a sound record.
+pub const FAULTS: &str = "__faults";
+/// `UInt64`: upper half of the dedup key's 128-bit hash.
+pub const KEY_HIGH: &str = "__key_high";
+/// `UInt64`: lower half of the dedup key's 128-bit hash.
+pub const KEY_LOW: &str = "__key_low";
+/// `Binary`, nullable: an encoded [`Note`]; null for an event.
+pub const NOTE: &str = "__note";
+
+/// A piece of input: whole records and where they came from.
+///
+/// `payload` (`LargeBinary`, so that a batch can borrow the reader's buffer) holds whole lines for line
+/// formats, each ended by `\n` but perhaps the last of an object.
+#[must_use]
+pub fn chunk_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new(SPLIT, DataType::UInt32, false),
+        Field::new(LINE, DataType::UInt64, false),
+        Field::new(OFFSET, DataType::UInt64, false),
+        Field::new("payload", DataType::LargeBinary, false),
+    ]))
+}
+
+/// The five hidden columns that follow the data up to `quality`.
+#[must_use]
+pub fn origin_fields() -> Vec<Field> {
+    vec![
+        Field::new(RAW, DataType::BinaryView, false),
+        Field::new(SPLIT, DataType::UInt32, false),
+        Field::new(LINE, DataType::UInt64, false),
+        Field::new(OFFSET, DataType::UInt64, false),
+        Field::new(FAULTS, DataType::Utf8View, true),
+    ]
+}
+
+/// Where a fault was found, and so which file of the quarantine's readers to look at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// Ends before it is complete.
+    CutOff,
+    /// Not UTF-8.
+    Encoding,
+    /// Not of the format (JSON, CSV, ...).
+    Syntax,
+    /// Longer than the record limit.
+    TooLarge,
+    /// Nested deeper than the limit.
+    TooDeep,
+    /// A value of another type than the column's.
+    WrongType,
+    /// A required column is null or missing.
+    Missing,
+    /// A value that does not convert, or an SQL expression that failed on the record.
+    Conversion,
+    /// A critical expectation.
+    Expectation,
+}
+
+/// One reason why a record is quarantined. Its text names no value of the record: reasons are shown
+/// and logged where the record itself must not be (invariant 8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What kind.
+    pub kind: FaultKind,
+    /// The column, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub column: Option<String>,
+    /// What is wrong and what would be right: `expected int64, found a string of 7 bytes`.
+    pub detail: String,
+}
+
+/// What travels beside the events.
+#[derive(Debug, Clone)]
+pub enum Note {
+    /// Quarantined records, in the quarantine file's schema, sealed already.
+    Rejects(RecordBatch),
+    /// Counts by split: each step reports what it alone knows, the sink adds them up.
+    Counts(Vec<SplitCounts>),
+    /// A task's mergeable quality state, opaque here.
+    Quality(Vec<u8>),
+}
+
+/// Why a note could not be read. It points at a bug or a damaged exchange, never at the input.
+#[derive(Debug, thiserror::Error)]
+pub enum NoteError {
+    /// Unknown first byte.
+    #[error("a note starts with the unknown tag {0}")]
+    Tag(u8),
+    /// No bytes at all.
+    #[error("a note is empty")]
+    Empty,
+    /// The batch inside is damaged.
+    #[error("a note's record batch is damaged")]
+    Batch(#[from] ArrowError),
+    /// The counts inside are damaged.
+    #[error("a note's counts are damaged")]
+    Counts(#[from] serde_json::Error),
+}
+
+impl Note {
+    const REJECTS: u8 = 1;
+    const COUNTS: u8 = 2;
+    const QUALITY: u8 = 3;
+
+    /// One row of `schema` that carries the note; `schema` must have a [`NOTE`] column.
+    ///
+    /// # Errors
+    /// When `schema` has no such column or Arrow refuses to write.
+    pub fn to_batch(&self, schema: &SchemaRef) -> Result<RecordBatch, NoteError> {
+        let encoded = self.encode()?;
+        let note = schema.index_of(NOTE)?;
+        // Hidden columns are declared nullable after `quality`, so that a note can leave them out.
+        let columns: Vec<ArrayRef> = schema
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(i, field)| {
+                if i == note {
+                    Arc::new(BinaryArray::from_vec(vec![encoded.as_slice()])) as ArrayRef
+                } else {
+                    new_null_array(field.data_type(), 1)
+                }
+            })
+            .collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        Ok(RecordBatch::try_new_with_options(
+            Arc::clone(schema),
+            columns,
+            &options,
+        )?)
+    }
+
+    /// The notes of a batch, none for a batch of events.
+    ///
+    /// # Errors
+    /// When a note is damaged.
+    pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, NoteError> {
+        let Some(notes) = batch
+            .column_by_name(NOTE)
+            .and_then(|column| column.as_any().downcast_ref::<BinaryArray>())
+        else {
+            return Ok(Vec::new());
+        };
+        notes.iter().flatten().map(Self::decode).collect()
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, NoteError> {
+        Ok(match self {
+            Self::Rejects(batch) => {
+                let mut bytes = vec![Self::REJECTS];
+                let mut writer = StreamWriter::try_new(&mut bytes, &batch.schema())?;
+                writer.write(batch)?;
+                writer.finish()?;
+                drop(writer);
+                bytes
+            }
+            Self::Counts(counts) => {
+                let mut bytes = vec![Self::COUNTS];
+                bytes.extend(serde_json::to_vec(counts)?);
+                bytes
+            }
+            Self::Quality(state) => {
+                let mut bytes = vec![Self::QUALITY];
+                bytes.extend_from_slice(state);
+                bytes
+            }
+        })
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, NoteError> {
+        match bytes.split_first().ok_or(NoteError::Empty)? {
+            (&Self::REJECTS, body) => {
+                let mut reader = StreamReader::try_new(body, None)?;
+                let schema = reader.schema();
+                Ok(Self::Rejects(
+                    reader
+                        .next()
+                        .transpose()?
+                        .unwrap_or_else(|| RecordBatch::new_empty(schema)),
+                ))
+            }
+            (&Self::COUNTS, body) => Ok(Self::Counts(serde_json::from_slice(body)?)),
+            (&Self::QUALITY, body) => Ok(Self::Quality(body.to_vec())),
+            (&tag, _) => Err(NoteError::Tag(tag)),
+        }
+    }
+}
+
+/// Whether the batch carries a note instead of events. In process a batch is one or the other; after
+/// an exchange that joins batches it may be both, then its note rows are found by [`NOTE`] not being null.
+#[must_use]
+pub fn is_note(batch: &RecordBatch) -> bool {
+    batch
+        .column_by_name(NOTE)
+        .is_some_and(|notes| notes.null_count() < batch.num_rows())
+}
+
+/// The quarantine file's schema: what a note of rejects holds.
+#[must_use]
+pub fn reject_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("object", DataType::Utf8, false), // URL of the input object
+        Field::new("split", DataType::UInt32, false),
+        Field::new("line", DataType::UInt64, false), // in the split, from 1
+        Field::new("offset", DataType::UInt64, false), // of the record's first byte in the object
+        Field::new("reasons", DataType::Utf8, false), // JSON array of `Fault`
+        Field::new("sealed", DataType::Boolean, false),
+        Field::new("payload", DataType::Binary, false), // the record's bytes, sealed or clear
+    ]))
+}
+
+/// The schema between `quality` and `sink`: the table's columns, all nullable, then the hidden ones.
+#[must_use]
+pub fn event_schema(table: &Schema, keyed: bool) -> SchemaRef {
+    let mut fields: Vec<Field> = table
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_nullable(true))
+        .collect();
+    fields.push(Field::new(SPLIT, DataType::UInt32, true));
+    if keyed {
+        fields.push(Field::new(KEY_HIGH, DataType::UInt64, true));
+        fields.push(Field::new(KEY_LOW, DataType::UInt64, true));
+    }
+    fields.push(Field::new(NOTE, DataType::Binary, true));
+    Arc::new(Schema::new(fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_comes_back_as_it_was_sent() {
+        let table = Schema::new(vec![Field::new("id", DataType::Utf8View, false)]);
+        let schema = event_schema(&table, true);
+        let counts = vec![SplitCounts {
+            split: 3,
+            read: 7,
+            ..SplitCounts::default()
+        }];
+        let batch = Note::Counts(counts.clone()).to_batch(&schema).unwrap();
+        assert!(is_note(&batch));
+        match Note::from_batch(&batch).unwrap().as_slice() {
+            [Note::Counts(back)] => assert_eq!(back, &counts),
+            other => panic!("{other:?}"),
+        }
+        let rejects = RecordBatch::new_empty(reject_schema());
+        let batch = Note::Rejects(rejects).to_batch(&schema).unwrap();
+        assert!(matches!(
+            Note::from_batch(&batch).unwrap().as_slice(),
+            [Note::Rejects(_)]
+        ));
+    }
+}
