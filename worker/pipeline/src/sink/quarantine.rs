@@ -1,0 +1,70 @@
+//! Rejected events on their way to quarantine files: buffered, bounded, written in the schema they came in.
+
+use arrow::array::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+use super::SinkError;
+use crate::rows::reject_schema;
+
+/// Buffered bytes at which a quarantine file is written.
+const FILE_BYTES: usize = 64 << 20;
+
+/// Rejects that no file holds yet.
+#[derive(Debug, Default)]
+pub(super) struct Rejects {
+    batches: Vec<RecordBatch>,
+    bytes: usize,
+    rows: u64,
+}
+
+impl Rejects {
+    /// Adds rejects; gives back a finished file (rows, bytes) when enough have come together.
+    pub(super) fn push(&mut self, rejects: RecordBatch) -> Result<Option<(u64, Vec<u8>)>, SinkError> {
+        if rejects.num_rows() == 0 {
+            return Ok(None);
+        }
+        self.rows += rejects.num_rows() as u64;
+        self.bytes += rejects.get_array_memory_size();
+        self.batches.push(rejects);
+        if self.bytes < FILE_BYTES {
+            return Ok(None);
+        }
+        self.take()
+    }
+
+    /// Memory held.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The rest as a file, none when there is nothing.
+    pub(super) fn take(&mut self) -> Result<Option<(u64, Vec<u8>)>, SinkError> {
+        if self.batches.is_empty() {
+            return Ok(None);
+        }
+        let batches = std::mem::take(&mut self.batches);
+        let rows = std::mem::take(&mut self.rows);
+        self.bytes = 0;
+        Ok(Some((rows, encode(&batches)?)))
+    }
+}
+
+/// A quarantine file. Its statistics hold no bound of any value: payloads may be clear personal data.
+fn encode(batches: &[RecordBatch]) -> Result<Vec<u8>, SinkError> {
+    let wrap = |source| SinkError::Encode {
+        column: "quarantine".to_owned(),
+        source,
+    };
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), reject_schema(), Some(properties)).map_err(wrap)?;
+    for batch in batches {
+        writer.write(batch).map_err(wrap)?;
+    }
+    writer.into_inner().map_err(wrap)
+}
