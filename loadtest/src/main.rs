@@ -1,2 +1,159 @@
-//! x
-fn main() {}
+//! `millrace-loadtest`: makes events, and judges what became of them.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use millrace_loadtest::generate::files::{Compress, Output, generate};
+use millrace_loadtest::generate::plan::Recipe;
+
+/// Makes seeded shop events with a ledger of every line sent, and checks a lake against that ledger.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Writes events as JSON lines to OUT/events, and the ledger beside it.
+    Generate(Box<Generate>),
+}
+
+#[derive(Debug, Args)]
+struct Generate {
+    /// Lines to write, duplicates and broken ones included.
+    #[arg(long)]
+    events: u64,
+    /// Same seed and same options, same bytes.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder to write to.
+    #[arg(long)]
+    out: PathBuf,
+    /// Data files, each a stretch of the event time.
+    #[arg(long, default_value_t = 1)]
+    files: usize,
+    /// Hours that the event times spread over.
+    #[arg(long, default_value_t = 24.0)]
+    hours: f64,
+    /// First event time, `YYYY-MM-DDTHH:MM:SSZ`.
+    #[arg(long, default_value = "2026-01-01T00:00:00Z", value_parser = time_ms)]
+    start: u64,
+    /// Share of lines that are exact copies of earlier ones.
+    #[arg(long, default_value_t = 0.15, value_parser = share)]
+    duplicates: f64,
+    /// Share of the copies that come hours after their original.
+    #[arg(long, default_value_t = 0.02, value_parser = share)]
+    late_duplicates: f64,
+    /// Share of broken lines.
+    #[arg(long, default_value_t = 0.002, value_parser = share)]
+    broken: f64,
+    /// Share of events whose time is hours behind their neighbours'.
+    #[arg(long, default_value_t = 0.01, value_parser = share)]
+    late: f64,
+    /// Share of events whose time is up to a minute behind their neighbours'.
+    #[arg(long, default_value_t = 0.05, value_parser = share)]
+    out_of_order: f64,
+    /// Share of events that belong to just ten users and ten products.
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    hot_keys: f64,
+    /// Compression of the data files.
+    #[arg(long, value_enum, default_value_t = Compress::None)]
+    compress: Compress,
+    /// Threads; they change the speed only.
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    threads: usize,
+    /// Replace the events that OUT holds.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Generate(options) => run_generate(&options),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_generate(options: &Generate) -> Result<ExitCode> {
+    let recipe = Recipe {
+        seed: options.seed,
+        events: options.events,
+        start_ms: options.start,
+        hours: options.hours,
+        duplicates: options.duplicates,
+        late_duplicates: options.late_duplicates,
+        broken: options.broken,
+        late: options.late,
+        out_of_order: options.out_of_order,
+        hot_keys: options.hot_keys,
+    };
+    if options.duplicates + options.broken > 1.0 {
+        bail!("--duplicates and --broken together are more than every line: keep their sum at 1 or below");
+    }
+    let output = Output {
+        folder: options.out.clone(),
+        files: options.files,
+        compress: options.compress,
+        threads: options.threads,
+        overwrite: options.overwrite,
+    };
+    let began = Instant::now();
+    let sent = generate(&recipe, &output)?;
+    let seconds = began.elapsed().as_secs_f64();
+    print_json(&serde_json::json!({
+        "seed": recipe.seed,
+        "events": recipe.events,
+        "counts": sent.counts,
+        "files": sent.files.len(),
+        "stored_bytes": sent.files.iter().map(|file| file.stored_bytes).sum::<u64>(),
+        "data": options.out.join("events"),
+        "seconds": (seconds * 1000.0).round() / 1000.0,
+        "events_per_second": (recipe.events as f64 / seconds.max(1e-9)).round(),
+    }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_json(value: &serde_json::Value) -> Result<()> {
+    writeln!(std::io::stdout(), "{value}").context("could not write to stdout")
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("give a share between 0 and 1, like 0.15".to_owned()),
+    }
+}
+
+/// `YYYY-MM-DDTHH:MM:SSZ` as milliseconds since 1970.
+fn time_ms(text: &str) -> Result<u64, String> {
+    let wrong = || "give a time in UTC from 1970 on, like 2026-01-01T00:00:00Z".to_owned();
+    let shape = text
+        .bytes()
+        .map(|byte| if byte.is_ascii_digit() { b'0' } else { byte });
+    if !shape.eq(*b"0000-00-00T00:00:00Z") {
+        return Err(wrong());
+    }
+    let number = |from: usize, to: usize| text[from..to].parse::<u64>().map_err(|_| wrong());
+    let day = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    // Days are counted by search: no second calendar formula that could differ from the writer's.
+    let days = (0..1_000_000)
+        .find(|&days| millrace_loadtest::generate::line::date(days) == day)
+        .ok_or_else(wrong)?;
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    if hour > 23 || minute > 59 || second > 59 {
+        return Err(wrong());
+    }
+    Ok(((days * 24 + hour) * 60 + minute) * 60_000 + second * 1000)
+}

@@ -1,0 +1,17 @@
+//! Proof by an independent judge: what was sent, and whether the lake holds exactly that.
+//!
+//! ```text
+//! generate/   seeded shop events, and a ledger of every line sent
+//! ledger.rs   that ledger, on disk
+//! lake.rs     what a lake's manifests name, read with the public Parquet crate
+//! check.rs    ledger against lake, by set equality
+//! sums.rs     the same by date, hour and source
+//! ```
+//!
+//! Nothing here uses the data path's code: a fault there must not be able to hide itself.
+
+pub mod check;
+pub mod generate;
+pub mod lake;
+pub mod ledger;
+pub mod sums;
