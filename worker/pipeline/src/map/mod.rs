@@ -1,1 +1,154 @@
 //! The table's columns from decoded fields: paths, SQL expressions, versions.
+//!
+//! In: decoded batches: one column per field of [`MapPlan::decode_plan`], then the origin columns.
+//! Out: one row per row that came in, in the same order: the table's columns, then the same origin columns.
+//!
+//! Formats change while the table must not. A version says how an old format fills the table's columns;
+//! what it does not say is taken from the columns' own declarations.
+//!
+//! | the record...                               | its row...                                             |
+//! |---------------------------------------------|--------------------------------------------------------|
+//! | matches no version                          | is filled by the columns' own `from` and `sql`         |
+//! | matches versions                            | is filled by the first of them                         |
+//! | could not be decoded                        | keeps its faults, all its columns are null             |
+//! | has a wrong type where its version looks    | gets null and a fault that names the table's column    |
+//! | has a wrong type where only others look     | gets no fault: `actor` is a text in 2013, an object now |
+//! | makes an expression fail                    | gets null and a `conversion` fault; its neighbours none |
+//! | lacks a required value                      | gets a `missing` fault                                 |
+//!
+//! No row is removed here: `quality` does that. A batch all of one version, filled from paths alone, is a
+//! projection: no value is touched.
+//!
+//! An SQL expression sees the columns above its own and, wherever they stand, the columns that are read from a
+//! path: so an event's id can be made of the columns below it. It decides row by row: what fails one row
+//! has no effect on another (`batch.rs` bisects).
+
+mod batch;
+mod check;
+mod conversions;
+pub mod exec;
+mod expression;
+mod faults;
+mod layout;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+
+pub use check::{ExpressionFault, ExpressionPlace, expression_faults};
+
+use crate::decode::DecodePlan;
+use crate::rows;
+use crate::spec::model::Pipeline;
+use layout::{Formats, Layout};
+
+/// Why a pipeline cannot be mapped, or a batch could not be.
+#[derive(Debug, thiserror::Error)]
+pub enum MapError {
+    /// An expression that `pipeline check` would have refused.
+    #[error("{place}: {wrong}; {right}")]
+    Expression {
+        /// The column or version.
+        place: String,
+        /// What is wrong.
+        wrong: String,
+        /// What would be right.
+        right: String,
+    },
+    /// A column that only a lookup can fill.
+    #[error("column `{column}` is looked up by enrichment `{lookup}`, and this build has no lookups")]
+    Enriched {
+        /// Column.
+        column: String,
+        /// The enrichment's name.
+        lookup: String,
+    },
+    /// The decoded batch is not of the plan that decoded it.
+    #[error("the decoded batch has no column `{column}` of type {expected}")]
+    Decoded {
+        /// The decoded column's name.
+        column: String,
+        /// Its type by the plan.
+        expected: String,
+    },
+    /// The faults column holds something else than faults.
+    #[error("the faults of a decoded batch do not read")]
+    Faults(#[from] serde_json::Error),
+    /// Arrow refused.
+    #[error("the mapped columns do not make a batch")]
+    Arrow(#[from] ArrowError),
+}
+
+/// A pipeline's `schema` and `versions`, compiled.
+#[derive(Debug)]
+pub struct MapPlan {
+    decode: Arc<DecodePlan>,
+    schema: SchemaRef,
+    formats: Formats,
+    /// By table column: its name and whether null is a fault.
+    columns: Vec<(String, bool)>,
+}
+
+impl MapPlan {
+    /// Compiles the pipeline's columns and versions.
+    ///
+    /// # Errors
+    /// When an expression does not compile, or a column needs a lookup.
+    pub fn new(pipeline: &Pipeline) -> Result<Self, MapError> {
+        let (formats, decode) = Formats::compile(pipeline)?;
+        let mut fields: Vec<_> = pipeline
+            .columns
+            .iter()
+            .map(|column| column.field().with_nullable(true))
+            .collect();
+        fields.extend(rows::origin_fields());
+        let columns = pipeline
+            .columns
+            .iter()
+            .map(|column| {
+                // A row without an event time has no place in the lake.
+                let required = column.required || column.name == pipeline.partition.time;
+                (column.name.clone(), required)
+            })
+            .collect();
+        Ok(Self {
+            decode: Arc::new(decode),
+            schema: Arc::new(Schema::new(fields)),
+            formats,
+            columns,
+        })
+    }
+
+    /// What `decode` must take out of each record.
+    #[must_use]
+    pub fn decode_plan(&self) -> &Arc<DecodePlan> {
+        &self.decode
+    }
+
+    /// The table's columns, all nullable, then the origin columns.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// Names of the versions, in the order of matching.
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        self.formats.versions.iter().map(|version| version.name.as_str())
+    }
+
+    /// Maps a decoded batch; see the module's table.
+    ///
+    /// # Errors
+    /// When the batch is not of this plan. Never because of what a record holds.
+    pub fn map_batch(&self, decoded: &RecordBatch) -> Result<RecordBatch, MapError> {
+        batch::map_batch(self, decoded)
+    }
+
+    fn layout(&self, version: Option<usize>) -> &Layout {
+        version
+            .and_then(|version| self.formats.versions.get(version))
+            .map_or(&self.formats.base, |version| &version.layout)
+    }
+}
