@@ -1,0 +1,194 @@
+//! The scan: rows that are splits become rows that are chunks of whole lines.
+//!
+//! In: [`split_schema`](super::split_schema). Out: [`chunk_schema`], one row a batch, in order of splits and lines.
+//! It is a unary operator, not a leaf, so that splits are ordinary rows and each is read by exactly one task.
+//!
+//! A batch borrows the reader's buffer: nothing is copied after the read.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, LargeBinaryArray, RecordBatch, UInt32Array, UInt64Array};
+use arrow::buffer::{Buffer, OffsetBuffer};
+use arrow::error::ArrowError;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{
+    ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions,
+};
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+};
+
+use crate::rows::chunk_schema;
+
+use super::lines::{Chunk, LineChunks, LineLimits};
+use super::read::{Emit, SplitBytes, each_split};
+use super::{SourceError, Stores};
+
+/// What a scan is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScanOptions {
+    /// Longest record, in bytes: [`crate::spec::model::Limits::record_bytes`].
+    pub record_bytes_max: u64,
+    /// Size of a chunk, in bytes.
+    pub chunk_bytes: usize,
+}
+
+impl Default for ScanOptions {
+    fn default() -> Self {
+        Self {
+            record_bytes_max: 10 << 20,
+            chunk_bytes: 1 << 20,
+        }
+    }
+}
+
+/// Reads splits of line formats.
+#[derive(Debug, Clone)]
+pub struct ScanExec {
+    input: Arc<dyn ExecutionPlan>,
+    stores: Arc<Stores>,
+    options: ScanOptions,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl ScanExec {
+    /// A scan of the splits that `input` gives.
+    #[must_use]
+    pub fn new(input: Arc<dyn ExecutionPlan>, stores: Arc<Stores>, options: ScanOptions) -> Self {
+        let properties = Arc::new(PlanProperties::new(
+            EquivalenceProperties::new(chunk_schema()),
+            datafusion::physical_plan::Partitioning::UnknownPartitioning(
+                input.output_partitioning().partition_count(),
+            ),
+            EmissionType::Incremental,
+            input.boundedness(),
+        ));
+        Self {
+            input,
+            stores,
+            options,
+            properties,
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
+    /// What it was told, for the wire.
+    #[must_use]
+    pub fn options(&self) -> ScanOptions {
+        self.options
+    }
+}
+
+impl DisplayAs for ScanExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ScanExec: chunk_bytes={}", self.options.chunk_bytes)
+    }
+}
+
+impl ExecutionPlan for ScanExec {
+    fn name(&self) -> &'static str {
+        "ScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let input = children.pop().unwrap_or_else(|| Arc::clone(&self.input));
+        Ok(Arc::new(Self::new(input, Arc::clone(&self.stores), self.options)))
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(
+            children,
+            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
+        )
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let input = self.input.execute(partition, context)?;
+        let limits = LineLimits {
+            chunk_bytes: self.options.chunk_bytes,
+            record_bytes_max: usize::try_from(self.options.record_bytes_max).unwrap_or(usize::MAX),
+        };
+        let bytes_read = MetricBuilder::new(&self.metrics).counter("bytes_read", partition);
+        let work = move |bytes: &mut SplitBytes<'_>, emit: &mut Emit<'_>| {
+            scan(bytes, limits, &mut |batch| {
+                bytes_read.add(batch.column(3).as_binary::<i64>().value_data().len());
+                emit(batch)
+            })
+        };
+        Ok(each_split(input, Arc::clone(&self.stores), chunk_schema(), work))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+fn scan(input: &mut SplitBytes<'_>, limits: LineLimits, emit: &mut Emit<'_>) -> Result<(), SourceError> {
+    let (split, end) = (input.split, input.end());
+    let mut chunks = LineChunks::new(&mut *input.bytes, split.start, end, limits);
+    loop {
+        match chunks.next_chunk() {
+            Ok(None) => return Ok(()),
+            Ok(Some(chunk)) => {
+                if !emit(chunk_batch(split.index, chunk)?) {
+                    return Ok(());
+                }
+            }
+            Err(error) => {
+                let position = chunks.position();
+                return Err(input.failure(error, position));
+            }
+        }
+    }
+}
+
+/// One row that borrows the chunk's bytes.
+fn chunk_batch(split: u32, chunk: Chunk) -> Result<RecordBatch, ArrowError> {
+    let offsets = OffsetBuffer::from_lengths([chunk.bytes.len()]);
+    let payload = LargeBinaryArray::try_new(offsets, Buffer::from_vec(chunk.bytes), None)?;
+    RecordBatch::try_new(
+        chunk_schema(),
+        vec![
+            Arc::new(UInt32Array::from(vec![split])),
+            Arc::new(UInt64Array::from(vec![chunk.line])),
+            Arc::new(UInt64Array::from(vec![chunk.offset])),
+            Arc::new(payload),
+        ],
+    )
+}
+
+#[cfg(test)]
+#[path = "exec_tests.rs"]
+mod tests;

@@ -1,0 +1,145 @@
+//! A partition's splits, read one after the other in a thread that may block.
+//!
+//! In: rows of splits. Out: whatever batches `work` makes of each split's bytes, in order; a bounded number of them
+//! waits, so that the next piece is read while the last one is used, and no more. Where the consumer goes away,
+//! the thread ends at its next batch.
+//!
+//! A split that does not start at 0 is given with the byte before it: only that byte tells whether a line starts
+//! with the split.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use futures::TryStreamExt;
+use millrace_proto::split::Split;
+
+use super::files::FileBytes;
+use super::s3::{ObjectBytes, Queue, is_remote};
+use super::unpack::Packing;
+use super::{SourceError, Stores, splits_of};
+
+/// Batches that wait between the reading thread and its consumer.
+const BATCHES_AHEAD: usize = 2;
+
+/// Takes a batch. False when nobody wants more: then `work` returns.
+pub(crate) type Emit<'a> = dyn FnMut(RecordBatch) -> bool + 'a;
+
+/// A split's unpacked bytes, from the byte before its start to the end of its object.
+pub(crate) struct SplitBytes<'a> {
+    /// Which split.
+    pub(crate) split: &'a Split,
+    /// Its bytes.
+    pub(crate) bytes: &'a mut dyn Read,
+    packing: Packing,
+}
+
+impl SplitBytes<'_> {
+    /// One past the last byte whose record belongs to the split; no such limit for unpacked bytes.
+    pub(crate) fn end(&self) -> u64 {
+        match self.packing {
+            Packing::Plain => self.split.end,
+            Packing::Gzip | Packing::Zstd => u64::MAX,
+        }
+    }
+
+    /// What a failed read of `bytes` means, after `position` bytes of it.
+    pub(crate) fn failure(&self, error: std::io::Error, position: u64) -> SourceError {
+        let url = || self.split.object.url.clone();
+        match error.downcast::<SourceError>() {
+            Ok(error) => error,
+            Err(source) if self.packing == Packing::Plain => SourceError::Read {
+                url: url(),
+                position,
+                source,
+            },
+            Err(source) => SourceError::Unpack {
+                url: url(),
+                position,
+                source,
+            },
+        }
+    }
+}
+
+/// Runs `work` over every split of `input`. Must be called within a Tokio runtime.
+pub(crate) fn each_split<W>(
+    input: SendableRecordBatchStream,
+    stores: Arc<Stores>,
+    schema: SchemaRef,
+    mut work: W,
+) -> SendableRecordBatchStream
+where
+    W: FnMut(&mut SplitBytes<'_>, &mut Emit<'_>) -> Result<(), SourceError> + Send + 'static,
+{
+    let mut builder = RecordBatchReceiverStream::builder(schema, BATCHES_AHEAD);
+    let sender = builder.tx();
+    builder.spawn(async move {
+        let mut splits = Vec::new();
+        for batch in input.try_collect::<Vec<_>>().await? {
+            splits.extend(splits_of(&batch)?);
+        }
+        let mut queue = Queue::start(&stores, &splits);
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut wanted = true;
+            for split in &splits {
+                let read = read_split(split, &mut queue, &mut work, &mut |batch| {
+                    wanted = sender.blocking_send(Ok(batch)).is_ok();
+                    wanted
+                });
+                if let Err(error) = read {
+                    // In order behind the batches before it; if nobody listens there is nobody to tell.
+                    let _ = sender.blocking_send(Err(error.into()));
+                    return;
+                }
+                if !wanted {
+                    return;
+                }
+            }
+        });
+        reading
+            .await
+            .map_err(|error| DataFusionError::from(SourceError::Thread(error)))
+    });
+    builder.build()
+}
+
+fn read_split<W>(
+    split: &Split,
+    queue: &mut Queue,
+    work: &mut W,
+    emit: &mut Emit<'_>,
+) -> Result<(), SourceError>
+where
+    W: FnMut(&mut SplitBytes<'_>, &mut Emit<'_>) -> Result<(), SourceError>,
+{
+    let packing = Packing::of(&split.object.url);
+    let mut run = |packed: &mut dyn Read| {
+        let mut bytes = packing.unpack(packed).map_err(|source| SourceError::Unpack {
+            url: split.object.url.clone(),
+            position: 0,
+            source,
+        })?;
+        work(
+            &mut SplitBytes {
+                split,
+                bytes: &mut *bytes,
+                packing,
+            },
+            emit,
+        )
+    };
+    if is_remote(split) {
+        let mut object = ObjectBytes::new(queue, split);
+        run(&mut object)?;
+        object.finish()
+    } else {
+        let mut file = FileBytes::open(&split.object, split.start.saturating_sub(1))?;
+        run(&mut file)?;
+        file.check()
+    }
+}
