@@ -14,18 +14,19 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{can_cast_types, concat, nullif};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator, Volatility, cast};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::BinaryExpr;
 use datafusion::prelude::SessionConfig;
 
 use super::check::{explain, unknown_column};
-use super::conversions;
 use super::layout::type_name;
 use crate::spec::model::{Column, ColumnType};
 
@@ -62,11 +63,10 @@ impl Planner {
     pub(super) fn new() -> Self {
         let mut config = SessionConfig::new();
         config.options_mut().sql_parser.enable_ident_normalization = false;
-        let mut state = SessionStateBuilder::new()
+        let state = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
             .build();
-        conversions::register(&mut state);
         Self { state }
     }
 
@@ -97,7 +97,7 @@ impl Planner {
         } else {
             cast(expr, target.clone())
         };
-        self.physical(expr, columns, target, matches!(kind, ColumnType::Json))
+        self.physical(expr, &schema, columns, target, matches!(kind, ColumnType::Json))
     }
 
     /// Plans a version's condition: over every column, boolean.
@@ -112,7 +112,7 @@ impl Planner {
                 right: "compare it with something: `kind = 'old'`, `id IS NULL`".to_owned(),
             });
         }
-        self.physical(expr, columns, DataType::Boolean, false)
+        self.physical(expr, &schema, columns, DataType::Boolean, false)
     }
 
     fn functions(&self) -> Vec<String> {
@@ -160,32 +160,63 @@ impl Planner {
     fn physical(
         &self,
         expr: Expr,
+        table: &DFSchema,
         columns: &[Column],
         output: DataType,
         must_be_json: bool,
     ) -> Result<Expression, ExpressionError> {
-        let used = expr.column_refs();
-        let inputs: Vec<usize> = (0..columns.len())
-            .filter(|&i| used.iter().any(|reference| reference.name == columns[i].name))
-            .collect();
-        let fields: Vec<Field> = inputs
-            .iter()
-            .map(|&i| columns[i].field().with_nullable(true))
-            .collect();
-        let schema = Arc::new(Schema::new(fields));
         let plan = || {
-            let df_schema = DFSchema::try_from(schema.as_ref().clone())?;
-            let physical = self.state.create_physical_expr(expr, &df_schema)?;
-            fail_on_overflow(physical)
+            let expr = self.simplified(expr, table)?;
+            let used = expr.column_refs();
+            let is_used = |i: &usize| used.iter().any(|reference| reference.name == columns[*i].name);
+            let inputs: Vec<usize> = (0..columns.len()).filter(is_used).collect();
+            let fields = inputs.iter().map(|&i| columns[i].field().with_nullable(true));
+            let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+            let narrow = DFSchema::try_from(schema.as_ref().clone())?;
+            let physical = fail_on_overflow(self.state.create_physical_expr(expr, &narrow)?)?;
+            probe(physical.as_ref(), &schema)?;
+            Ok(Expression {
+                inputs,
+                schema,
+                physical,
+                output,
+                must_be_json,
+            })
         };
-        let physical = plan().map_err(|error| explain(&error, &self.functions()))?;
-        Ok(Expression {
-            inputs,
-            schema,
-            physical,
-            output,
-            must_be_json,
-        })
+        plan().map_err(|error| explain(&error, &self.functions()))
+    }
+
+    /// Types made to agree, constants folded; some functions (`coalesce`) exist in simplified form only.
+    fn simplified(&self, expr: Expr, table: &DFSchema) -> Result<Expr, DataFusionError> {
+        let context = SimplifyContext::builder()
+            .with_schema(Arc::new(table.clone()))
+            .with_config_options(Arc::clone(self.state.config_options()))
+            .build();
+        let simplifier = ExprSimplifier::new(context);
+        simplifier.simplify(simplifier.coerce(expr, table)?)
+    }
+}
+
+/// Runs the expression on nothing, so that what DataFusion plans but cannot run is found here and not in every row.
+fn probe(physical: &dyn PhysicalExpr, schema: &SchemaRef) -> Result<(), DataFusionError> {
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| new_null_array(field.data_type(), 1));
+    let options = RecordBatchOptions::new().with_row_count(Some(1));
+    let nulls = RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect(), &options)?;
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other errors come from the nulls"
+    )]
+    match physical.evaluate(&nulls) {
+        Ok(_) => Ok(()),
+        Err(error) => match error.find_root() {
+            DataFusionError::Internal(_) | DataFusionError::NotImplemented(_) | DataFusionError::Plan(_) => {
+                Err(error)
+            }
+            _ => Ok(()),
+        },
     }
 }
 

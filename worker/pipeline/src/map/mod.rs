@@ -25,11 +25,14 @@
 
 mod batch;
 mod check;
-mod conversions;
 pub mod exec;
 mod expression;
 mod faults;
 mod layout;
+#[cfg(test)]
+mod row_by_row;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

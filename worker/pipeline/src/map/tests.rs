@@ -1,0 +1,629 @@
+//! What mapping promises, example by example. Holds the test decoder: JSON values to decoded batches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, Float64Array, Int32Array, Int64Array,
+    RecordBatch, StringViewArray, TimestampMicrosecondArray, UInt32Array, UInt64Array,
+};
+use arrow::datatypes::{Field, Int32Type, Int64Type, Schema};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::prelude::SessionContext;
+use millrace_proto::ids::PipelineName;
+use serde_json::{Value, json};
+
+use super::exec::MapExec;
+use super::*;
+use crate::decode::WantedKind;
+use crate::rows::{FAULTS, Fault, FaultKind};
+use crate::spec::model::*;
+
+pub(super) fn column(name: &str, kind: ColumnType, value: ColumnValue) -> Column {
+    Column {
+        name: name.to_owned(),
+        kind,
+        value,
+        required: false,
+        pii: None,
+        description: None,
+    }
+}
+
+pub(super) fn from(path: &str) -> ColumnValue {
+    ColumnValue::From(path.split('.').map(str::to_owned).collect())
+}
+
+pub(super) fn sql(text: &str) -> ColumnValue {
+    ColumnValue::Sql(text.to_owned())
+}
+
+pub(super) fn version(name: &str, when: When, columns: &[(&str, ColumnValue)]) -> Version {
+    Version {
+        name: name.to_owned(),
+        when,
+        columns: columns
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect(),
+    }
+}
+
+pub(super) fn missing(path: &str) -> When {
+    When::Missing(path.split('.').map(str::to_owned).collect())
+}
+
+pub(super) fn pipeline(columns: Vec<Column>, versions: Vec<Version>) -> Pipeline {
+    Pipeline {
+        name: PipelineName::try_from("test".to_owned()).unwrap(),
+        source: Source::Files {
+            path: "/events".to_owned(),
+            format: Format::Json,
+        },
+        columns,
+        versions,
+        enrich: Vec::new(),
+        quality: None,
+        dedup: None,
+        privacy: Privacy::default(),
+        partition: Partition {
+            time: "event_time".to_owned(),
+            by: vec![PartitionLevel::Date],
+            source: None,
+            lateness_seconds: 0,
+        },
+        lake: Lake {
+            url: "file:///lake".to_owned(),
+            endpoint: None,
+            region: None,
+            file_bytes: 1,
+            compression: Compression::None,
+        },
+        warehouse: None,
+        retention: Retention::default(),
+        limits: Limits::default(),
+        digest: String::new(),
+    }
+}
+
+/// Decodes JSON values as `decode` is bound to; `Value::Null` stands for a record that is not JSON.
+pub(super) fn decode(plan: &MapPlan, records: &[Value]) -> RecordBatch {
+    let mut faults: Vec<Vec<Fault>> = vec![Vec::new(); records.len()];
+    for (record, faults) in records.iter().zip(&mut faults) {
+        if record.is_null() {
+            faults.push(Fault {
+                kind: FaultKind::Syntax,
+                column: None,
+                detail: "not JSON".to_owned(),
+            });
+        }
+    }
+    let mut fields = Vec::new();
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    for wanted in &plan.decode_plan().fields {
+        let values: Vec<&Value> = records
+            .iter()
+            .map(|record| {
+                wanted
+                    .path
+                    .iter()
+                    .fold(record, |value, key| value.get(key).unwrap_or(&Value::Null))
+            })
+            .collect();
+        let mut wrong = |row: usize, is_sound: bool| {
+            if !is_sound {
+                faults[row].push(Fault {
+                    kind: FaultKind::WrongType,
+                    column: Some(wanted.name.clone()),
+                    detail: "another type".to_owned(),
+                });
+            }
+        };
+        let mut typed = |is_sound: fn(&Value) -> bool| {
+            for (row, value) in values.iter().enumerate() {
+                wrong(row, value.is_null() || is_sound(value));
+            }
+        };
+        let array: ArrayRef = match &wanted.kind {
+            WantedKind::Present => Arc::new(
+                values
+                    .iter()
+                    .map(|value| Some(!value.is_null()))
+                    .collect::<BooleanArray>(),
+            ),
+            WantedKind::Value(ColumnType::String) => {
+                typed(Value::is_string);
+                Arc::new(
+                    values
+                        .iter()
+                        .map(|value| value.as_str())
+                        .collect::<StringViewArray>(),
+                )
+            }
+            WantedKind::Value(ColumnType::Json) => Arc::new(
+                values
+                    .iter()
+                    .map(|value| (!value.is_null()).then(|| value.to_string()))
+                    .collect::<StringViewArray>(),
+            ),
+            WantedKind::Value(ColumnType::Int64) => {
+                typed(Value::is_i64);
+                Arc::new(values.iter().map(|value| value.as_i64()).collect::<Int64Array>())
+            }
+            WantedKind::Value(ColumnType::Int32) => Arc::new(
+                values
+                    .iter()
+                    .map(|value| value.as_i64().map(|n| n as i32))
+                    .collect::<Int32Array>(),
+            ),
+            WantedKind::Value(ColumnType::Float64) => Arc::new(
+                values
+                    .iter()
+                    .map(|value| value.as_f64())
+                    .collect::<Float64Array>(),
+            ),
+            WantedKind::Value(ColumnType::Timestamp) => {
+                let micros = values.iter().map(|value| value.as_i64());
+                Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+            }
+            other => panic!("the test decoder has no {other:?}"),
+        };
+        fields.push(Field::new(&wanted.name, array.data_type().clone(), true));
+        columns.push(array);
+    }
+    fields.extend(crate::rows::origin_fields());
+    let rows = records.len();
+    let lines = 1..=rows as u64;
+    columns.push(Arc::new(
+        records
+            .iter()
+            .map(|record| Some(record.to_string().into_bytes()))
+            .collect::<BinaryViewArray>(),
+    ));
+    columns.push(Arc::new(UInt32Array::from(vec![0; rows])));
+    columns.push(Arc::new(lines.clone().collect::<UInt64Array>()));
+    columns.push(Arc::new(lines.collect::<UInt64Array>()));
+    let faults = faults
+        .iter()
+        .map(|faults| (!faults.is_empty()).then(|| serde_json::to_string(faults).unwrap()));
+    columns.push(Arc::new(faults.collect::<StringViewArray>()));
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
+/// The faults of each row: kind and column.
+pub(super) fn faults(mapped: &RecordBatch) -> Vec<Vec<(FaultKind, Option<String>)>> {
+    mapped
+        .column_by_name(FAULTS)
+        .unwrap()
+        .as_string_view()
+        .iter()
+        .map(|text| {
+            let faults: Vec<Fault> = text.map_or_else(Vec::new, |text| serde_json::from_str(text).unwrap());
+            faults
+                .into_iter()
+                .map(|fault| (fault.kind, fault.column))
+                .collect()
+        })
+        .collect()
+}
+
+fn map(pipeline: &Pipeline, records: &[Value]) -> RecordBatch {
+    let plan = MapPlan::new(pipeline).unwrap();
+    plan.map_batch(&decode(&plan, records)).unwrap()
+}
+
+fn texts(mapped: &RecordBatch, name: &str) -> Vec<Option<String>> {
+    let column = mapped.column_by_name(name).unwrap().as_string_view();
+    column.iter().map(|text| text.map(str::to_owned)).collect()
+}
+
+fn some(texts: &[&str]) -> Vec<Option<String>> {
+    texts.iter().map(|text| Some((*text).to_owned())).collect()
+}
+
+#[test]
+fn without_versions_and_sql_no_value_is_copied() {
+    let columns = vec![
+        column("b", ColumnType::String, from("x.b")),
+        column("a", ColumnType::Int64, from("a")),
+    ];
+    let plan = MapPlan::new(&pipeline(columns, Vec::new())).unwrap();
+    let decoded = decode(&plan, &[json!({"a": 1, "x": {"b": "y"}}), json!({})]);
+    let mapped = plan.map_batch(&decoded).unwrap();
+    assert_eq!(mapped.schema(), plan.schema());
+    for (decoded, mapped) in decoded.columns().iter().zip(mapped.columns()) {
+        assert!(decoded.to_data().ptr_eq(&mapped.to_data()));
+    }
+}
+
+#[test]
+fn a_path_that_two_formats_read_alike_is_decoded_once() {
+    let columns = vec![
+        column("a", ColumnType::String, from("a")),
+        column("b", ColumnType::String, from("b")),
+    ];
+    let versions = vec![version("old", missing("a"), &[("a", from("b"))])];
+    let plan = MapPlan::new(&pipeline(columns, versions)).unwrap();
+    let names: Vec<_> = plan
+        .decode_plan()
+        .fields
+        .iter()
+        .map(|field| field.name.as_str())
+        .collect();
+    assert_eq!(names, ["a:string", "b:string", "a:present"]);
+}
+
+#[test]
+fn the_first_version_that_matches_fills_the_row() {
+    let columns = vec![
+        column("actor", ColumnType::String, from("actor.login")),
+        column("kind", ColumnType::String, from("type")),
+        column("is_bot", ColumnType::Bool, sql("actor LIKE '%[bot]'")),
+    ];
+    let versions = vec![
+        version(
+            "legacy",
+            When::Sql("kind = 'legacy'".to_owned()),
+            &[("actor", from("who"))],
+        ),
+        version("flat", missing("actor.login"), &[("actor", from("actor"))]),
+    ];
+    let records = [
+        json!({"type": "push", "actor": {"login": "ann"}}),
+        json!({"type": "push", "actor": "dependa[bot]"}),
+        json!({"type": "legacy", "who": "eve", "actor": "x"}),
+        json!({"type": "push", "actor": {"login": "[bot]"}}),
+    ];
+    let mapped = map(&pipeline(columns, versions), &records);
+    assert_eq!(
+        texts(&mapped, "actor"),
+        some(&["ann", "dependa[bot]", "eve", "[bot]"])
+    );
+    let bots = mapped.column_by_name("is_bot").unwrap().as_boolean();
+    assert_eq!(
+        bots.iter().flatten().collect::<Vec<_>>(),
+        [false, true, false, true]
+    );
+}
+
+#[test]
+fn a_wrong_type_counts_only_where_the_rows_format_looks() {
+    let columns = vec![column("actor", ColumnType::String, from("actor.login"))];
+    let versions = vec![version(
+        "flat",
+        missing("actor.login"),
+        &[("actor", from("actor"))],
+    )];
+    let records = [
+        json!({"actor": {"login": "ann"}}), // `actor` is no string, but only the old format reads it so
+        json!({"actor": "bob"}),
+        json!({"actor": 7}),
+    ];
+    let mapped = map(&pipeline(columns, versions), &records);
+    let wrong = vec![(FaultKind::WrongType, Some("actor".to_owned()))];
+    assert_eq!(faults(&mapped), [vec![], vec![], wrong]);
+}
+
+#[test]
+fn an_expression_that_fails_on_a_row_harms_no_other() {
+    let columns = vec![
+        column("text", ColumnType::String, from("text")),
+        column("n", ColumnType::Int64, sql("cast(text as bigint)")),
+        column("share", ColumnType::Int64, sql("100 / n")),
+        column("small", ColumnType::Int32, sql("n * 4000000000")),
+        column("soft", ColumnType::Int64, sql("try_cast(text as bigint)")),
+    ];
+    let records: Vec<Value> = ["4", "SECRET", "0", "5", "9000000000"]
+        .iter()
+        .map(|text| json!({ "text": text }))
+        .collect();
+    let mapped = map(&pipeline(columns, Vec::new()), &records);
+    let shares = mapped
+        .column_by_name("share")
+        .unwrap()
+        .as_primitive::<Int64Type>();
+    assert_eq!(
+        shares.iter().collect::<Vec<_>>(),
+        [Some(25), None, None, Some(20), Some(0)]
+    );
+    let small = mapped
+        .column_by_name("small")
+        .unwrap()
+        .as_primitive::<Int32Type>();
+    assert_eq!(
+        small.iter().collect::<Vec<_>>(),
+        [None, None, Some(0), None, None]
+    );
+    let fault = |column: &str| (FaultKind::Conversion, Some(column.to_owned()));
+    let expected = [
+        vec![fault("small")],
+        vec![fault("n")],
+        vec![fault("share")],
+        vec![fault("small")],
+        vec![fault("small")],
+    ];
+    assert_eq!(faults(&mapped), expected);
+    let shown = format!("{:?}", texts(&mapped, FAULTS));
+    assert!(
+        !shown.contains("SECRET") && !shown.contains("9000000000"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_guard_in_an_expression_holds_row_by_row() {
+    let columns = vec![
+        column("a", ColumnType::Int64, from("a")),
+        column("big", ColumnType::Bool, sql("a <> 0 AND 100 / a > 10")),
+    ];
+    let mapped = map(
+        &pipeline(columns, Vec::new()),
+        &[json!({"a": 0}), json!({"a": 5}), json!({"a": 50})],
+    );
+    let big = mapped.column_by_name("big").unwrap().as_boolean();
+    assert_eq!(big.iter().flatten().collect::<Vec<_>>(), [false, true, false]);
+}
+
+#[test]
+fn a_json_column_takes_json_text_only() {
+    let columns = vec![
+        column("text", ColumnType::String, from("text")),
+        column("doc", ColumnType::Json, sql("text")),
+    ];
+    let records = [json!({"text": "{\"a\": [1]}"}), json!({"text": "{a}"}), json!({})];
+    let mapped = map(&pipeline(columns, Vec::new()), &records);
+    assert_eq!(
+        texts(&mapped, "doc"),
+        [Some("{\"a\": [1]}".to_owned()), None, None]
+    );
+    let wrong = vec![(FaultKind::Conversion, Some("doc".to_owned()))];
+    assert_eq!(faults(&mapped), [vec![], wrong, vec![]]);
+}
+
+#[test]
+fn a_required_value_that_is_not_there_is_a_fault_and_so_is_a_missing_event_time() {
+    let mut columns = vec![
+        column("id", ColumnType::String, from("id")),
+        column("event_time", ColumnType::Timestamp, from("at")),
+    ];
+    columns[0].required = true;
+    let records = [
+        json!({"id": "a", "at": 1}),
+        json!({"at": 2}),
+        json!({"id": "b"}),
+        json!({"id": 3, "at": 4}),
+    ];
+    let mapped = map(&pipeline(columns, Vec::new()), &records);
+    let fault = |kind, column: &str| vec![(kind, Some(column.to_owned()))];
+    let expected = [
+        vec![],
+        fault(FaultKind::Missing, "id"),
+        fault(FaultKind::Missing, "event_time"),
+        fault(FaultKind::WrongType, "id"),
+    ];
+    assert_eq!(faults(&mapped), expected);
+}
+
+#[test]
+fn a_record_that_could_not_be_decoded_keeps_its_fault_and_has_no_values() {
+    let mut columns = vec![
+        column("id", ColumnType::String, from("id")),
+        column("label", ColumnType::String, sql("coalesce(id, 'none')")),
+    ];
+    columns[0].required = true;
+    let mapped = map(&pipeline(columns, Vec::new()), &[Value::Null, json!({"id": "a"})]);
+    assert_eq!(texts(&mapped, "label"), [None, Some("a".to_owned())]);
+    assert_eq!(faults(&mapped), [vec![(FaultKind::Syntax, None)], vec![]]);
+}
+
+#[test]
+fn an_id_can_be_made_of_columns_below_it_that_are_read_from_paths() {
+    let columns = vec![
+        column("event_id", ColumnType::String, from("id")),
+        column("kind", ColumnType::String, from("type")),
+        column("event_time", ColumnType::Timestamp, from("at")),
+    ];
+    let id = sql("encode(sha256(concat_ws('|', kind, event_time)), 'hex')");
+    let versions = vec![version("old", missing("id"), &[("event_id", id)])];
+    let mapped = map(
+        &pipeline(columns, versions),
+        &[json!({"type": "push", "at": 0}), json!({"type": "pull", "at": 0})],
+    );
+    let ids = texts(&mapped, "event_id");
+    assert!(
+        ids.iter().all(|id| id.as_ref().is_some_and(|id| id.len() == 64)),
+        "{ids:?}"
+    );
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[test]
+fn an_empty_batch_maps_to_an_empty_batch() {
+    let columns = vec![column("a", ColumnType::Int64, sql("1"))];
+    assert_eq!(map(&pipeline(columns, Vec::new()), &[]).num_rows(), 0);
+}
+
+#[test]
+fn a_batch_of_another_plan_is_refused_by_the_columns_name() {
+    let one = MapPlan::new(&pipeline(
+        vec![column("a", ColumnType::Int64, from("a"))],
+        Vec::new(),
+    ))
+    .unwrap();
+    let other = MapPlan::new(&pipeline(
+        vec![column("b", ColumnType::Int64, from("b"))],
+        Vec::new(),
+    ))
+    .unwrap();
+    let error = one.map_batch(&decode(&other, &[json!({})])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the decoded batch has no column `a:int64` of type Int64"
+    );
+}
+
+#[tokio::test]
+async fn the_operator_maps_every_batch_of_its_input() {
+    let columns = vec![
+        column("a", ColumnType::Int64, from("a")),
+        column("b", ColumnType::Int64, sql("a + 1")),
+    ];
+    let plan = Arc::new(MapPlan::new(&pipeline(columns, Vec::new())).unwrap());
+    let batches = [
+        decode(&plan, &[json!({"a": 1})]),
+        decode(&plan, &[json!({"a": 2}), json!({"a": 3})]),
+    ];
+    let input = MemorySourceConfig::try_new_exec(&[batches.to_vec()], batches[0].schema(), None).unwrap();
+    let exec: Arc<dyn ExecutionPlan> = Arc::new(MapExec::new(input, Arc::clone(&plan)));
+    let mapped = collect(exec, SessionContext::new().task_ctx()).await.unwrap();
+    let sums: Vec<i64> = mapped
+        .iter()
+        .flat_map(|batch| batch.column(1).as_primitive::<Int64Type>().values().to_vec())
+        .collect();
+    assert_eq!(sums, [2, 3, 4]);
+}
+
+/// The faults of one expression for column `x` of a table `a int64, Name string, x int64, below int64 (sql)`.
+fn fault_of(text: &str) -> (String, String) {
+    let columns = vec![
+        column("a", ColumnType::Int64, from("a")),
+        column("Name", ColumnType::String, from("name")),
+        column("x", ColumnType::Int64, sql(text)),
+        column("below", ColumnType::Int64, sql("1")),
+    ];
+    let mut faults = expression_faults(&pipeline(columns, Vec::new()));
+    assert_eq!(faults.len(), 1, "{text}: {faults:?}");
+    let fault = faults.remove(0);
+    assert_eq!(fault.place, ExpressionPlace::Column(2));
+    (fault.wrong, fault.right)
+}
+
+#[test]
+fn every_fault_of_an_expression_says_what_is_wrong_and_what_would_be_right() {
+    let cases = [
+        ("aa + 1", "no column is named `aa`", "did you mean `a`?"),
+        (
+            "length(name)",
+            "no column is named `name`",
+            "did you mean `Name`?",
+        ),
+        (
+            "zzzzzzz",
+            "no column is named `zzzzzzz`",
+            "the expression sees these columns: a, Name",
+        ),
+        ("below + 1", "stands below", "move that column above"),
+        ("x + 1", "stands below", "move"),
+        (
+            "lenght(Name)",
+            "no function is named `lenght`",
+            "did you mean `length`?",
+        ),
+        ("a +", "this is no SQL expression", "write one expression"),
+        ("a b c", "this is no SQL expression", "write one expression"),
+        (
+            "now()",
+            "`now()` gives another value at every run",
+            "use columns of the event",
+        ),
+        ("random()", "`random()` gives another value", "use columns"),
+        ("length(uuid())", "`uuid()` gives another value", "use columns"),
+        ("sum(a)", "`sum()` looks at many rows", "quality suite"),
+        ("(SELECT 1)", "a subquery looks at many rows", "`enrich`"),
+        ("$1", "parameter", "write the value"),
+        ("make_array(a)", "cannot become int64", "declare another type"),
+        (
+            "abs(Name, a)",
+            "the expression does not plan",
+            "compare the arguments' types",
+        ),
+    ];
+    for (text, wrong, right) in cases {
+        let found = fault_of(text);
+        assert!(
+            found.0.contains(wrong) && found.1.contains(right),
+            "{text}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn faults_in_versions_name_the_version_and_the_column() {
+    let columns = vec![
+        column("a", ColumnType::Int64, from("a")),
+        column("b", ColumnType::Int64, sql("a + 1")),
+    ];
+    let versions = vec![
+        version("one", When::Sql("a".to_owned()), &[("b", sql("nope"))]),
+        version("two", When::Sql("a > 1".to_owned()), &[("a", sql("1"))]),
+    ];
+    let pipeline = pipeline(columns, versions);
+    let places: Vec<_> = expression_faults(&pipeline)
+        .into_iter()
+        .map(|fault| fault.place)
+        .collect();
+    assert_eq!(
+        places,
+        [
+            ExpressionPlace::VersionWhen(0),
+            ExpressionPlace::VersionColumn(0, "b".to_owned())
+        ]
+    );
+    let error = MapPlan::new(&pipeline).unwrap_err().to_string();
+    assert!(
+        error.contains("version `one`, column `b`: no column is named `nope`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_sound_pipeline_has_no_faults() {
+    let columns = vec![
+        column("at", ColumnType::Timestamp, sql("to_timestamp(text)")),
+        column("text", ColumnType::String, from("text")),
+        column("day", ColumnType::Date, sql("at")),
+        column(
+            "price",
+            ColumnType::Decimal(10, 2),
+            sql("cast(text as double) / 3"),
+        ),
+        column(
+            "tags",
+            ColumnType::List(Box::new(ColumnType::String)),
+            sql("make_array(text, 'x')"),
+        ),
+        column("hash", ColumnType::String, sql("encode(sha256(text), 'hex')")),
+        column(
+            "host",
+            ColumnType::String,
+            sql("regexp_replace(text, '^https?://([^/]+).*', '\\1')"),
+        ),
+    ];
+    assert_eq!(expression_faults(&pipeline(columns, Vec::new())), []);
+}
+
+#[test]
+fn an_enriched_column_is_refused_by_name() {
+    let mut pipeline = pipeline(
+        vec![column(
+            "segment",
+            ColumnType::String,
+            ColumnValue::Enriched(0, "segment".to_owned()),
+        )],
+        Vec::new(),
+    );
+    pipeline.enrich.push(Enrich {
+        name: "customers".to_owned(),
+        dsn: Secret::new(String::new()),
+        table: "customers".to_owned(),
+        key: ("a".to_owned(), "b".to_owned()),
+        add: BTreeMap::new(),
+        refresh_seconds: None,
+    });
+    let error = MapPlan::new(&pipeline).unwrap_err().to_string();
+    assert!(
+        error.contains("`segment`") && error.contains("`customers`"),
+        "{error}"
+    );
+}
