@@ -1,0 +1,250 @@
+//! The operator that drops repeats: thin, what it knows is in the [`KeyIndex`].
+//!
+//! A task's stream is its input's batches less the repeats, then the survivors of deferred hours, then
+//! one note with the duplicates counted by split.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{SchemaRef, UInt32Type};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
+    Partitioning, PlanProperties, ReplaceChildrenOptions,
+};
+use futures::StreamExt;
+use futures::stream::try_unfold;
+use millrace_proto::manifest::SplitCounts;
+
+use super::deferred::HeldBack;
+use super::grouping::{Columns, Groups};
+use super::index::Verdict;
+use super::{DedupError, KeyIndex};
+use crate::rows::Note;
+
+/// Keeps the first event of each key in its event hour.
+#[derive(Debug)]
+pub struct DedupExec {
+    input: Arc<dyn ExecutionPlan>,
+    index: Arc<KeyIndex>,
+    time_column: usize,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl DedupExec {
+    /// Drops from `input`, which has keys, what `index` has seen. All partitions share the index, so
+    /// rows need not be partitioned by key within a process.
+    #[must_use]
+    pub fn new(input: Arc<dyn ExecutionPlan>, index: Arc<KeyIndex>, time_column: usize) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(input.schema()),
+            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            input.pipeline_behavior(),
+            input.boundedness(),
+        );
+        Self {
+            input,
+            index,
+            time_column,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+}
+
+/// One task at work.
+struct Task {
+    input: SendableRecordBatchStream,
+    schema: SchemaRef,
+    index: Arc<KeyIndex>,
+    columns: Columns,
+    duplicates: BTreeMap<u32, u64>,
+    held: HeldBack,
+    /// What is left to emit once the input has ended.
+    last: Option<VecDeque<RecordBatch>>,
+    metrics: BaselineMetrics,
+}
+
+impl Task {
+    /// The next batch to emit.
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(last) = &mut self.last {
+                return Ok(last.pop_front());
+            }
+            let next = match self.input.next().await.transpose()? {
+                Some(batch) => self.judge(batch).await.map_err(external)?,
+                None => {
+                    self.last = Some(self.finish().await?);
+                    None
+                }
+            };
+            if let Some(batch) = next.filter(|batch| batch.num_rows() > 0) {
+                self.metrics.output_rows().add(batch.num_rows());
+                return Ok(Some(batch));
+            }
+        }
+    }
+
+    /// Claims a batch's keys and gives back the rows that won. Notes have no key, so they win.
+    async fn judge(&mut self, batch: RecordBatch) -> Result<Option<RecordBatch>, DedupError> {
+        let elapsed = self.metrics.elapsed_compute().clone();
+        let timer = elapsed.timer();
+        let groups = Groups::of(&self.columns.keyed(&batch)?);
+        timer.done();
+        // Loading an hour waits for storage, which is not computing.
+        let hours = self.index.open_all(&groups).await?;
+        let _timer = elapsed.timer();
+        let verdicts = self.index.claim(&groups, &hours, batch.num_rows());
+        if verdicts.iter().all(|verdict| *verdict == Verdict::Keep) {
+            return Ok(Some(batch));
+        }
+        let is = |which: Verdict| BooleanBuffer::collect_bool(verdicts.len(), |row| verdicts[row] == which);
+        self.count(&batch, &is(Verdict::Duplicate));
+        let held = is(Verdict::Hold);
+        if held.count_set_bits() > 0 {
+            let held = filter_record_batch(&batch, &BooleanArray::new(held, None))?;
+            self.held.push(&held, &self.columns)?;
+        }
+        let kept = BooleanArray::new(is(Verdict::Keep), None);
+        Ok(Some(filter_record_batch(&batch, &kept)?))
+    }
+
+    /// Settles what was held back, then reports.
+    async fn finish(&mut self) -> Result<VecDeque<RecordBatch>> {
+        let held = std::mem::take(&mut self.held);
+        let mut last = VecDeque::new();
+        for settled in held.settle(&self.index).await.map_err(external)? {
+            self.count(&settled.batch, &!&settled.kept);
+            last.push_back(settled.survivors().map_err(external)?);
+        }
+        let counts: Vec<SplitCounts> = self
+            .duplicates
+            .iter()
+            .map(|(split, duplicates)| SplitCounts {
+                split: *split,
+                duplicates: *duplicates,
+                ..SplitCounts::default()
+            })
+            .collect();
+        if !counts.is_empty() {
+            let note = Note::Counts(counts).to_batch(&self.schema);
+            last.push_back(note.map_err(|error| DataFusionError::External(Box::new(error)))?);
+        }
+        last.retain(|batch| batch.num_rows() > 0);
+        Ok(last)
+    }
+
+    fn count(&mut self, batch: &RecordBatch, duplicates: &BooleanBuffer) {
+        let splits = batch
+            .column(self.columns.split)
+            .as_primitive::<UInt32Type>()
+            .values();
+        let mut rows = duplicates.set_indices().peekable();
+        // Rows of a split stand together: one look-up a run.
+        while let Some(row) = rows.next() {
+            let split = splits[row];
+            let mut count = 1;
+            while rows.next_if(|row| splits[*row] == split).is_some() {
+                count += 1;
+            }
+            *self.duplicates.entry(split).or_default() += count;
+        }
+    }
+}
+
+fn external(error: DedupError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+impl DisplayAs for DedupExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let schema = self.input.schema();
+        write!(f, "DedupExec: time={}", schema.field(self.time_column).name())
+    }
+}
+
+impl ExecutionPlan for DedupExec {
+    fn name(&self) -> &'static str {
+        "DedupExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if children.len() != 1 {
+            return Err(DataFusionError::Internal(format!(
+                "DedupExec has one input, got {}",
+                children.len()
+            )));
+        }
+        Ok(Arc::new(Self::new(
+            children.swap_remove(0),
+            Arc::clone(&self.index),
+            self.time_column,
+        )))
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(
+            children,
+            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
+        )
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let columns = Columns::of(&self.schema(), self.time_column).map_err(external)?;
+        let task = Task {
+            input: self.input.execute(partition, context)?,
+            schema: self.schema(),
+            index: Arc::clone(&self.index),
+            columns,
+            duplicates: BTreeMap::new(),
+            held: HeldBack::default(),
+            last: None,
+            metrics: BaselineMetrics::new(&self.metrics, partition),
+        };
+        let kept = try_unfold(task, |mut task| async move {
+            Ok(task.next().await?.map(|batch| (batch, task)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), kept)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}

@@ -1,0 +1,209 @@
+//! Key files: the sorted 128-bit hashes of one event hour's committed keys, as Parquet.
+//!
+//! Two unsigned 64-bit columns, `high` and `low`, sorted by both. Row groups carry the smallest and the
+//! largest `high`, so that a reader that looks for few keys skips the groups that cannot hold them.
+//! Hashes do not compress, but sorted ones lie close together: `high` is stored as differences.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use millrace_proto::manifest::KeyFile;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::basic::{Compression, Encoding};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::statistics::Statistics;
+use parquet::schema::types::ColumnPath;
+
+use super::DedupError;
+
+const ROW_GROUP_KEYS: usize = 1 << 17;
+const READ_BATCH_KEYS: usize = 1 << 14;
+
+/// Joins the halves of a key's hash.
+#[inline]
+pub(super) fn join(high: u64, low: u64) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
+}
+
+/// The two halves of a key's hash.
+#[inline]
+pub(super) fn halves(key: u128) -> (u64, u64) {
+    ((key >> 64) as u64, key as u64)
+}
+
+/// The bytes of a key file; sorts the keys on the way.
+///
+/// # Errors
+/// When Parquet refuses to write.
+pub fn encode_keys(keys: &mut [u128]) -> Result<Vec<u8>, DedupError> {
+    keys.sort_unstable();
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("high", DataType::UInt64, false),
+        Field::new("low", DataType::UInt64, false),
+    ]));
+    let bytes = Vec::with_capacity(keys.len() * 15 + 4096);
+    let mut writer = ArrowWriter::try_new(bytes, Arc::clone(&schema), Some(writer_properties()))?;
+    for group in keys.chunks(ROW_GROUP_KEYS) {
+        let high = UInt64Array::from_iter_values(group.iter().map(|key| halves(*key).0));
+        let low = UInt64Array::from_iter_values(group.iter().map(|key| halves(*key).1));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(high), Arc::new(low)])?;
+        writer.write(&batch)?;
+    }
+    Ok(writer.into_inner()?)
+}
+
+fn writer_properties() -> WriterProperties {
+    let high = ColumnPath::from("high");
+    WriterProperties::builder()
+        .set_compression(Compression::UNCOMPRESSED)
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_column_statistics_enabled(high.clone(), EnabledStatistics::Chunk)
+        .set_column_encoding(high, Encoding::DELTA_BINARY_PACKED)
+        .set_offset_index_disabled(true)
+        .set_max_row_group_row_count(Some(ROW_GROUP_KEYS))
+        .build()
+}
+
+/// The keys of a key file, in order.
+///
+/// # Errors
+/// When the bytes are no key file.
+pub fn read_keys(bytes: impl Into<Bytes>) -> Result<Vec<u128>, DedupError> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.into())?
+        .with_batch_size(READ_BATCH_KEYS)
+        .build()?;
+    let mut keys = Vec::new();
+    for batch in reader {
+        append_keys(&batch?, &mut keys)?;
+    }
+    Ok(keys)
+}
+
+fn append_keys(batch: &RecordBatch, keys: &mut Vec<u128>) -> ParquetResult<()> {
+    let column = |name: &str| {
+        batch
+            .column_by_name(name)
+            .and_then(|column| column.as_primitive_opt::<UInt64Type>())
+            .filter(|column| column.null_count() == 0)
+            .ok_or_else(|| ParquetError::General(format!("no column `{name}` of uint64 without nulls")))
+    };
+    let (high, low) = (column("high")?, column("low")?);
+    keys.extend(
+        high.values()
+            .iter()
+            .zip(low.values())
+            .map(|(high, low)| join(*high, *low)),
+    );
+    Ok(())
+}
+
+/// The keys of a committed file, in order and in pieces. With `wanted`, sorted, row groups that can hold
+/// none of them are not read.
+pub(super) async fn stream_keys(
+    store: Arc<dyn ObjectStore>,
+    root: &Path,
+    file: &KeyFile,
+    wanted: Option<&[u128]>,
+) -> Result<impl Stream<Item = Result<Vec<u128>, DedupError>> + use<>, DedupError> {
+    let object = KeyObject {
+        store,
+        path: path_of(root, file)?,
+        bytes: file.object.bytes,
+    };
+    let failed = |source| DedupError::read(file, source);
+    let builder = ParquetRecordBatchStreamBuilder::new(object)
+        .await
+        .map_err(failed)?;
+    let metadata = Arc::clone(builder.metadata());
+    let found = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+    if found != file.object.rows {
+        return Err(DedupError::Rows {
+            key: file.object.key.clone(),
+            found,
+            expected: file.object.rows,
+        });
+    }
+    let groups = (0..metadata.num_row_groups())
+        .filter(|group| wanted.is_none_or(|wanted| may_hold(metadata.row_group(*group), wanted)))
+        .collect();
+    let batches = builder
+        .with_row_groups(groups)
+        .with_batch_size(READ_BATCH_KEYS)
+        .build()
+        .map_err(failed)?;
+    let file = file.clone();
+    Ok(batches
+        .and_then(|batch| async move {
+            let mut keys = Vec::with_capacity(batch.num_rows());
+            append_keys(&batch, &mut keys)?;
+            Ok(keys)
+        })
+        .map(move |keys| keys.map_err(|source| DedupError::read(&file, source))))
+}
+
+/// Whether one of the sorted keys lies in the row group's range; without statistics any may.
+fn may_hold(group: &RowGroupMetaData, wanted: &[u128]) -> bool {
+    let statistics = group.columns().first().and_then(|column| column.statistics());
+    let Some(Statistics::Int64(range)) = statistics else {
+        return true;
+    };
+    let (Some(least), Some(greatest)) = (range.min_opt(), range.max_opt()) else {
+        return true;
+    };
+    // Parquet stores unsigned numbers in signed ones of the same bits.
+    let (least, greatest) = (*least as u64, *greatest as u64);
+    let first = wanted.partition_point(|key| halves(*key).0 < least);
+    wanted.get(first).is_some_and(|key| halves(*key).0 <= greatest)
+}
+
+fn path_of(root: &Path, file: &KeyFile) -> Result<Path, DedupError> {
+    let key = &file.object.key;
+    let full = if root.as_ref().is_empty() {
+        key.clone()
+    } else {
+        format!("{root}/{key}")
+    };
+    Path::parse(full).map_err(|source| DedupError::Path {
+        key: key.clone(),
+        source,
+    })
+}
+
+/// A key file in its store, as Parquet's reader wants it.
+struct KeyObject {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    bytes: u64,
+}
+
+impl AsyncFileReader for KeyObject {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
+        let read = async move { self.store.get_range(&self.path, range).await };
+        read.map(|bytes| bytes.map_err(|error| ParquetError::External(Box::new(error))))
+            .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
+        let bytes = self.bytes;
+        async move {
+            let reader = ParquetMetaDataReader::new();
+            Ok(Arc::new(reader.load_and_finish(self, bytes).await?))
+        }
+        .boxed()
+    }
+}

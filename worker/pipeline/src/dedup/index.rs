@@ -1,0 +1,313 @@
+//! The key index of a lake: which keys each event hour holds, shared by all tasks of a process.
+//!
+//! An hour's keys are loaded when its first row is seen and stay in memory as long as there is room:
+//! the hours used longest ago are forgotten first, but never one with claims of the batch at work. An
+//! hour that does not fit is *deferred*: its claims are tracked as usual, but without the committed keys;
+//! rows that win a claim are held back by the operator until its input ends, and then compared with the
+//! hour's files in one pass over both (see [`super::deferred`]).
+//!
+//! Memory is bounded by `memory_bytes` for committed keys. The claims of the batch at work come on top
+//! where they alone exceed it: they exist nowhere else, and the planner bounds a batch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::TryStreamExt;
+use hashbrown::HashMap;
+use millrace_proto::manifest::KeyFile;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+use super::DedupError;
+use super::files::stream_keys;
+pub use super::files::{encode_keys, read_keys};
+use super::grouping::Groups;
+use super::set::{KeySet, SHARDS};
+
+/// The committed and the claimed keys of a lake, by event hour.
+///
+/// One batch is at work at a time: what was claimed since the last [`Self::commit`] or
+/// [`Self::rollback`] belongs to it.
+pub struct KeyIndex {
+    store: Arc<dyn ObjectStore>,
+    root: Path,
+    memory_bytes: usize,
+    state: Mutex<State>,
+    turn: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    hours: HashMap<i64, Entry>,
+    /// Memory of all hours' sets.
+    bytes: usize,
+    /// Counts openings: the clock of "used longest ago".
+    clock: u64,
+}
+
+/// What is known of an hour, in memory or not.
+#[derive(Default)]
+struct Entry {
+    files: Vec<KeyFile>,
+    hour: Arc<OnceCell<Arc<Hour>>>,
+    bytes: usize,
+    used: u64,
+    /// Opened by the batch at work, so that there may be claims that no file holds yet.
+    claimed: bool,
+}
+
+/// An hour's keys in memory.
+pub(super) struct Hour {
+    set: KeySet,
+    /// The set holds this batch's claims only.
+    deferred: bool,
+}
+
+/// What becomes of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// First of its key, or without one.
+    Keep,
+    /// First of its key in this batch; whether an earlier batch had it is still to be seen.
+    Hold,
+    /// Seen before.
+    Duplicate,
+}
+
+impl std::fmt::Debug for KeyIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyIndex")
+            .field("root", &self.root)
+            .field("memory_bytes", &self.memory_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KeyIndex {
+    /// The index of the lake below `root`, whose manifests name `files`; nothing is read yet.
+    #[must_use]
+    pub fn new(store: Arc<dyn ObjectStore>, root: Path, files: Vec<KeyFile>, memory_bytes: usize) -> Self {
+        let index = Self {
+            store,
+            root,
+            memory_bytes,
+            state: Mutex::default(),
+            turn: AtomicUsize::new(0),
+        };
+        index.state.lock().add_files(&files);
+        index
+    }
+
+    /// The batch at work is committed with these key files: its claims last, and its hours may be
+    /// forgotten from now on, since the files give them back.
+    pub fn commit(&self, files: &[KeyFile]) {
+        let mut state = self.state.lock();
+        state.add_files(files);
+        let State { hours, bytes, .. } = &mut *state;
+        for entry in hours.values_mut().filter(|entry| entry.claimed) {
+            entry.claimed = false;
+            // The next batch decides anew whether the hour fits.
+            if entry.hour.get().is_some_and(|hour| hour.deferred) {
+                *bytes -= entry.forget();
+            }
+        }
+        state.evict_down_to(self.memory_bytes);
+    }
+
+    /// The batch at work is given up: its claims are forgotten, and its hours are read anew. Call it
+    /// when no task of the batch runs any more.
+    pub fn rollback(&self) {
+        let mut state = self.state.lock();
+        let State { hours, bytes, .. } = &mut *state;
+        for entry in hours.values_mut().filter(|entry| entry.claimed) {
+            entry.claimed = false;
+            *bytes -= entry.forget();
+        }
+    }
+
+    /// Memory that the sets take now.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
+    /// The keys of each hour of a batch, loaded if need be; from now on they stay until the batch ends.
+    pub(super) async fn open_all(&self, groups: &Groups) -> Result<Vec<Arc<Hour>>, DedupError> {
+        let mut hours = Vec::with_capacity(groups.hours.len());
+        for hour in &groups.hours {
+            hours.push(self.open(*hour).await?);
+        }
+        Ok(hours)
+    }
+
+    /// Claims the keys of a batch of `rows` rows in its hours, and says what becomes of each row.
+    pub(super) fn claim(&self, groups: &Groups, hours: &[Arc<Hour>], rows: usize) -> Vec<Verdict> {
+        let mut verdicts = vec![Verdict::Keep; rows];
+        // Each batch starts with another shard, so that tasks do not queue for the same one.
+        let turn = self.turn.fetch_add(11, Ordering::Relaxed);
+        for (slot, hour) in hours.iter().enumerate() {
+            let first = if hour.deferred {
+                Verdict::Hold
+            } else {
+                Verdict::Keep
+            };
+            let mut grown = 0;
+            for shard in (0..SHARDS).map(|shard| (shard + turn) % SHARDS) {
+                let range = groups.range(slot, shard);
+                if range.is_empty() {
+                    continue;
+                }
+                let rows = &groups.rows[range.clone()];
+                grown += hour.set.claim(shard, &groups.keys[range], |i, new| {
+                    verdicts[rows[i] as usize] = if new { first } else { Verdict::Duplicate };
+                });
+            }
+            if grown > 0 {
+                self.state
+                    .lock()
+                    .grow(groups.hours[slot], grown, self.memory_bytes);
+            }
+        }
+        verdicts
+    }
+
+    /// Which of the sorted keys the hour's committed files hold.
+    pub(super) async fn committed(&self, hour: i64, keys: &[u128]) -> Result<Vec<bool>, DedupError> {
+        let files = self
+            .state
+            .lock()
+            .hours
+            .get(&hour)
+            .map(|entry| entry.files.clone());
+        let mut found = vec![false; keys.len()];
+        for file in files.unwrap_or_default() {
+            let store = Arc::clone(&self.store);
+            let mut pieces = std::pin::pin!(stream_keys(store, &self.root, &file, Some(keys)).await?);
+            let mut next = 0;
+            while let Some(piece) = pieces.try_next().await? {
+                next = super::deferred::mark_common(keys, next, &piece, &mut found);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn open(&self, hour: i64) -> Result<Arc<Hour>, DedupError> {
+        let cell = {
+            let mut state = self.state.lock();
+            state.clock += 1;
+            let used = state.clock;
+            let entry = state.hours.entry(hour).or_default();
+            (entry.used, entry.claimed) = (used, true);
+            Arc::clone(&entry.hour)
+        };
+        let loaded = cell.get_or_try_init(|| self.load(hour)).await?;
+        Ok(Arc::clone(loaded))
+    }
+
+    async fn load(&self, hour: i64) -> Result<Arc<Hour>, DedupError> {
+        let (files, reserved) = {
+            let mut state = self.state.lock();
+            let files = state
+                .hours
+                .get(&hour)
+                .map_or_else(Vec::new, |entry| entry.files.clone());
+            let reserved = state.reserve(hour, key_count(&files), self.memory_bytes);
+            (files, reserved)
+        };
+        let Some(keys) = reserved else {
+            return Ok(Arc::new(Hour {
+                set: KeySet::with_capacity(0),
+                deferred: true,
+            }));
+        };
+        let set = KeySet::with_capacity(keys);
+        match self.read_into(&set, &files).await {
+            Ok(grown) => {
+                self.state.lock().grow(hour, grown, self.memory_bytes);
+                Ok(Arc::new(Hour { set, deferred: false }))
+            }
+            Err(error) => {
+                self.state.lock().release(hour);
+                Err(error)
+            }
+        }
+    }
+
+    async fn read_into(&self, set: &KeySet, files: &[KeyFile]) -> Result<usize, DedupError> {
+        let mut grown = 0;
+        for file in files {
+            let store = Arc::clone(&self.store);
+            let mut pieces = std::pin::pin!(stream_keys(store, &self.root, file, None).await?);
+            while let Some(piece) = pieces.try_next().await? {
+                grown += set.load(&piece);
+            }
+        }
+        Ok(grown)
+    }
+}
+
+fn key_count(files: &[KeyFile]) -> usize {
+    files.iter().map(|file| file.object.rows as usize).sum()
+}
+
+impl State {
+    fn add_files(&mut self, files: &[KeyFile]) {
+        for file in files {
+            self.hours.entry(file.hour).or_default().files.push(file.clone());
+        }
+    }
+
+    /// Sets memory aside for an hour's committed keys; none when they do not fit. An hour without any
+    /// always fits.
+    fn reserve(&mut self, hour: i64, keys: usize, memory_bytes: usize) -> Option<usize> {
+        let bytes = KeySet::bytes_for(keys);
+        if bytes > 0 {
+            if bytes > memory_bytes {
+                return None;
+            }
+            self.evict_down_to(memory_bytes - bytes);
+            if self.bytes + bytes > memory_bytes {
+                return None;
+            }
+        }
+        self.bytes += bytes;
+        self.hours.entry(hour).or_default().bytes = bytes;
+        Some(keys)
+    }
+
+    fn release(&mut self, hour: i64) {
+        if let Some(entry) = self.hours.get_mut(&hour) {
+            self.bytes -= std::mem::take(&mut entry.bytes);
+        }
+    }
+
+    fn grow(&mut self, hour: i64, bytes: usize, memory_bytes: usize) {
+        self.bytes += bytes;
+        self.hours.entry(hour).or_default().bytes += bytes;
+        self.evict_down_to(memory_bytes);
+    }
+
+    /// Forgets hours without claims, those used longest ago first, until the rest fits.
+    fn evict_down_to(&mut self, bytes_max: usize) {
+        while self.bytes > bytes_max {
+            let idle = self
+                .hours
+                .values_mut()
+                .filter(|entry| !entry.claimed && entry.bytes > 0);
+            let Some(oldest) = idle.min_by_key(|entry| entry.used) else {
+                return;
+            };
+            self.bytes -= oldest.forget();
+        }
+    }
+}
+
+impl Entry {
+    /// Drops the set; its files bring it back. Returns the bytes freed.
+    fn forget(&mut self) -> usize {
+        self.hour = Arc::default();
+        std::mem::take(&mut self.bytes)
+    }
+}

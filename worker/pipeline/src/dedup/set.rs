@@ -1,0 +1,162 @@
+//! A set of 128-bit hashes that many threads fill at once: the keys of one event hour.
+//!
+//! The set is cut into shards by the hash's highest bits; a caller that has its keys grouped by shard
+//! locks each shard once for the whole group. A shard is an open-addressing table of 64-byte buckets of
+//! four keys, one cache line each. A key's bucket follows from its next highest bits *by proportion*,
+//! so buckets stand in key order: growing a shard and loading a sorted file walk memory forwards.
+//!
+//! Memory: 16 bytes a slot at a load between one half and three quarters; shards grow by half their
+//! size, one at a time, so there is no moment at which the whole set exists twice.
+
+use parking_lot::Mutex;
+
+/// Bits of the hash that choose the shard.
+const SHARD_BITS: u32 = 5;
+/// Shards of a set: enough that eight threads seldom wait for each other.
+pub(super) const SHARDS: usize = 1 << SHARD_BITS;
+const SLOTS: usize = 4;
+/// Keys looked up together: their cache lines are fetched side by side.
+const CHUNK: usize = 32;
+/// Stands for "no key": a hash of 0 is stored as [`ZERO`].
+const EMPTY: u128 = 0;
+const ZERO: u128 = 1;
+
+/// One cache line of keys.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Bucket([u128; SLOTS]);
+
+/// The keys of one event hour.
+pub(super) struct KeySet {
+    shards: Vec<Mutex<Shard>>,
+}
+
+#[derive(Default)]
+struct Shard {
+    buckets: Vec<Bucket>,
+    keys: usize,
+}
+
+/// The shard of a key.
+#[inline]
+pub(super) fn shard_of(high: u64) -> usize {
+    (high >> (64 - SHARD_BITS)) as usize
+}
+
+/// Keys that the fullest of the shards is likely to get: the mean and four standard deviations.
+fn shard_share(keys: usize) -> usize {
+    let mean = keys.div_ceil(SHARDS);
+    mean + 4 * mean.isqrt()
+}
+
+impl KeySet {
+    /// A set with room for about `keys` keys before it grows.
+    pub(super) fn with_capacity(keys: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::with_capacity(shard_share(keys))));
+        Self {
+            shards: shards.collect(),
+        }
+    }
+
+    /// Memory that a set of `keys` keys takes when it is made with room for them.
+    pub(super) fn bytes_for(keys: usize) -> usize {
+        SHARDS * Shard::buckets_for(shard_share(keys)) * size_of::<Bucket>()
+    }
+
+    /// Memory held.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        let buckets = self.shards.iter().map(|shard| shard.lock().buckets.len());
+        buckets.sum::<usize>() * size_of::<Bucket>()
+    }
+
+    /// Claims keys that all belong to one shard: for each, says whether it was new. Returns by how many
+    /// bytes the set grew.
+    pub(super) fn claim(&self, shard: usize, keys: &[u128], mut was_new: impl FnMut(usize, bool)) -> usize {
+        let mut shard = self.shards[shard].lock();
+        let grown = shard.make_room(keys.len());
+        for (at, chunk) in keys.chunks(CHUNK).enumerate() {
+            shard.touch(chunk);
+            for (i, key) in chunk.iter().enumerate() {
+                was_new(at * CHUNK + i, shard.insert(*key));
+            }
+        }
+        grown
+    }
+
+    /// Adds sorted keys, as a key file holds them.
+    pub(super) fn load(&self, keys: &[u128]) -> usize {
+        keys.chunk_by(|a, b| shard_of((a >> 64) as u64) == shard_of((b >> 64) as u64))
+            .map(|run| self.claim(shard_of((run[0] >> 64) as u64), run, |_, _| {}))
+            .sum()
+    }
+}
+
+impl Shard {
+    fn with_capacity(keys: usize) -> Self {
+        Self {
+            buckets: vec![Bucket([EMPTY; SLOTS]); Self::buckets_for(keys)],
+            keys: 0,
+        }
+    }
+
+    /// Buckets that hold `keys` keys at a load of at most three quarters, and one free slot at least.
+    fn buckets_for(keys: usize) -> usize {
+        if keys == 0 { 0 } else { keys.div_ceil(3) + 1 }
+    }
+
+    /// Makes sure that `more` keys fit; returns the bytes grown by.
+    fn make_room(&mut self, more: usize) -> usize {
+        let needed = Self::buckets_for(self.keys + more);
+        let had = self.buckets.len();
+        if needed <= had {
+            return 0;
+        }
+        let old = std::mem::take(&mut self.buckets);
+        self.buckets = vec![Bucket([EMPTY; SLOTS]); needed.max(had + had / 2)];
+        self.keys = 0;
+        for key in old.iter().flat_map(|bucket| bucket.0).filter(|key| *key != EMPTY) {
+            self.insert(key);
+        }
+        (self.buckets.len() - had) * size_of::<Bucket>()
+    }
+
+    #[inline]
+    fn home(&self, key: u128) -> usize {
+        let place = ((key >> 64) as u64) << SHARD_BITS;
+        ((u128::from(place) * self.buckets.len() as u128) >> 64) as usize
+    }
+
+    /// Reads each key's bucket, so that the memory of all of them is on its way when the first is needed.
+    #[inline]
+    fn touch(&self, keys: &[u128]) {
+        let mut seen = 0;
+        for key in keys {
+            seen ^= self.buckets[self.home(*key)].0[0] as u64;
+        }
+        std::hint::black_box(seen);
+    }
+
+    /// Adds a key; says whether it was new. There is always a free slot: see [`Self::buckets_for`].
+    #[inline]
+    fn insert(&mut self, key: u128) -> bool {
+        let key = if key == EMPTY { ZERO } else { key };
+        let mut at = self.home(key);
+        loop {
+            for slot in &mut self.buckets[at].0 {
+                if *slot == key {
+                    return false;
+                }
+                if *slot == EMPTY {
+                    *slot = key;
+                    self.keys += 1;
+                    return true;
+                }
+            }
+            at += 1;
+            if at == self.buckets.len() {
+                at = 0;
+            }
+        }
+    }
+}
