@@ -60,7 +60,7 @@ impl Pipeline {
 }
 
 /// Bytes in.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Source {
     /// A file, folder or glob on this machine. Relative paths are relative to the pipeline file.
     Files {
@@ -99,6 +99,38 @@ impl Source {
     pub fn format(&self) -> Format {
         match self {
             Self::Files { format, .. } | Self::S3 { format, .. } | Self::Kafka { format, .. } => *format,
+        }
+    }
+}
+
+/// Kafka's options may hold passwords: only their names are shown.
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Files { path, format } => write!(f, "Files {{ path: {path:?}, format: {format:?} }}"),
+            Self::S3 {
+                url,
+                format,
+                endpoint,
+                region,
+            } => {
+                write!(
+                    f,
+                    "S3 {{ url: {url:?}, format: {format:?}, endpoint: {endpoint:?}, region: {region:?} }}"
+                )
+            }
+            Self::Kafka {
+                brokers,
+                topic,
+                format,
+                options,
+            } => {
+                let options: Vec<&String> = options.keys().collect();
+                write!(
+                    f,
+                    "Kafka {{ brokers: {brokers:?}, topic: {topic:?}, format: {format:?}, options: {options:?} }}"
+                )
+            }
         }
     }
 }
