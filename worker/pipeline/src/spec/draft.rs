@@ -30,6 +30,7 @@ pub(super) struct Draft {
 }
 
 /// A column; `name` is absent when it could not be read.
+#[derive(Clone)]
 pub(super) struct DraftColumn {
     /// `schema[3]`, or `enrich[0].add.segment` for a column that an enrichment appends.
     pub(super) key: String,
@@ -46,6 +47,7 @@ pub(super) struct DraftColumn {
 }
 
 /// A version.
+#[derive(Clone)]
 pub(super) struct DraftVersion {
     pub(super) key: String,
     pub(super) name: Option<String>,
@@ -115,7 +117,7 @@ impl DraftColumn {
         matches!(self.value, Some(ColumnValue::Enriched(..)))
     }
 
-    fn finish(self) -> Option<Column> {
+    pub(super) fn finish(self) -> Option<Column> {
         let name = self.name?;
         let value = self
             .value
@@ -132,7 +134,7 @@ impl DraftColumn {
 }
 
 impl DraftVersion {
-    fn finish(self) -> Option<Version> {
+    pub(super) fn finish(self) -> Option<Version> {
         let columns = self.columns.into_iter().map(|(name, value)| Some((name, value?)));
         Some(Version {
             name: self.name?,

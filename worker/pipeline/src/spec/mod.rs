@@ -24,6 +24,7 @@
 
 mod check;
 mod draft;
+mod expressions;
 pub mod model;
 mod nearest;
 mod reader;
@@ -83,6 +84,7 @@ pub fn load(
     };
     let mut draft = sections::pipeline(&Field::root(&root), base_dir, read, &mut reader);
     check::check(&mut draft, &mut reader);
+    expressions::check(&draft, &mut reader);
     let suite = draft.quality.as_ref().map(|quality| quality.suite_text.clone());
     let pipeline = draft.finish(digest(text, suite.as_deref()));
     match pipeline {

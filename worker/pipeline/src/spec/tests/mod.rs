@@ -1,1 +1,45 @@
 //! Whole files.
+
+use std::io;
+use std::path::Path;
+
+use super::model::Pipeline;
+use super::{Report, load};
+
+mod accepted;
+
+const BASE: &str = "/pipelines";
+
+/// The environment of these tests.
+fn env(name: &str) -> Option<String> {
+    let value = match name {
+        "HASH_KEY" | "MILLRACE_HASH_KEY" => "clear-hash-key-0123456789",
+        "DSN" | "CUSTOMERS_DSN" | "WAREHOUSE_DSN" => "postgres://user:clear-password@db:5432/shop",
+        "NOT_A_DSN" => "clear-nonsense",
+        "SHORT" => "clear-short",
+        "COLUMN" => "clear_column",
+        "EMPTY" => "",
+        _ => return None,
+    };
+    Some(value.to_owned())
+}
+
+/// The files of these tests.
+fn read(path: &Path) -> io::Result<String> {
+    match path.to_str() {
+        Some("/pipelines/suites/github.json" | "/pipelines/suite.json") => {
+            Ok(r#"{"name": "s", "expectations": [{"type": "expect_column_to_exist", "kwargs": {"column": "event_id"}}]}"#.into())
+        }
+        Some("/pipelines/old.json") => Ok(
+            r#"{"expectation_suite_name": "s", "expectations": [{"expectation_type": "expect_x", "kwargs": {}}]}"#.into(),
+        ),
+        Some("/pipelines/not.json") => Ok("nonsense".into()),
+        Some("/pipelines/no-suite.json") => Ok("{\"a\": 1}".into()),
+        Some("/pipelines/no-type.json") => Ok(r#"{"expectations": [{"type": "a", "kwargs": {}}, {"kwargs": {}}]}"#.into()),
+        _ => Err(io::Error::new(io::ErrorKind::NotFound, "no such file")),
+    }
+}
+
+fn check(text: &str) -> Result<Pipeline, Report> {
+    load(text, "pipeline.yaml", Path::new(BASE), &env, &read)
+}
