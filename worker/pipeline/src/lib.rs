@@ -9,6 +9,7 @@
 //!
 //! The library reads no environment variable and no path of its own: configuration comes in as values.
 
+pub mod catalog;
 pub mod decode;
 pub mod dedup;
 pub mod map;

@@ -217,7 +217,7 @@ fn kind_name(kind: &WantedKind) -> String {
 }
 
 /// A column type as a pipeline file writes it.
-pub(super) fn type_name(kind: &ColumnType) -> String {
+pub(crate) fn type_name(kind: &ColumnType) -> String {
     match kind {
         ColumnType::String => "string".to_owned(),
         ColumnType::Bool => "bool".to_owned(),

@@ -45,6 +45,7 @@ pub use check::{ExpressionFault, ExpressionPlace, expression_faults};
 use crate::decode::DecodePlan;
 use crate::rows;
 use crate::spec::model::Pipeline;
+pub(crate) use layout::type_name;
 use layout::{Formats, Layout};
 
 /// Why a pipeline cannot be mapped, or a batch could not be.

@@ -1,0 +1,278 @@
+//! The warehouse's table, as statements that can be run again.
+//!
+//! In: the pipeline. Out: `CREATE TABLE` for the events and for the load ledger, with comments on every column.
+//!
+//! The columns stand in the order of the data files: the table's, then the partition columns, for COPY maps Parquet
+//! by position. The load ledger's row and a batch's load are one transaction (invariant 5).
+//!
+//! | type         | PostgreSQL       | Redshift         | encoding there |
+//! |--------------|------------------|------------------|----------------|
+//! | string       | text             | VARCHAR(65535)   | zstd           |
+//! | bool         | boolean          | BOOLEAN          | zstd           |
+//! | int32, int64 | integer, bigint  | INTEGER, BIGINT  | az64           |
+//! | float64      | double precision | DOUBLE PRECISION | zstd           |
+//! | decimal(p,s) | numeric(p,s)     | DECIMAL(p,s)     | az64           |
+//! | date         | date             | DATE             | az64           |
+//! | timestamp    | timestamptz      | TIMESTAMPTZ      | az64           |
+//! | json, list   | jsonb            | SUPER            | zstd           |
+//!
+//! Sort key columns are `raw`, so that blocks are skipped without being unpacked; the hour, with its 24
+//! values, is `bytedict`. A required column is NOT NULL, unless masking turns its values into null.
+
+use std::fmt::Write as _;
+
+use super::identifier::{identifier, literal, qualified};
+use super::masking;
+use crate::spec::model::{Column, ColumnType, PartitionLevel, Pipeline, Warehouse};
+
+/// Statements for PostgreSQL.
+#[must_use]
+pub fn postgres(pipeline: &Pipeline) -> String {
+    let table = qualified(table(pipeline));
+    let mut columns: Vec<String> = pipeline
+        .columns
+        .iter()
+        .map(|column| definition(column, pipeline, &postgres_type(&column.kind), ""))
+        .collect();
+    columns.extend(pipeline.partition.by.iter().map(|level| {
+        let (name, _) = partition_column(*level);
+        let kind = match level {
+            PartitionLevel::Date => "date",
+            PartitionLevel::Hour => "integer",
+            PartitionLevel::Source => "text",
+        };
+        format!("{} {kind}{}", identifier(name), not_null(level_is_set(*level)))
+    }));
+    let mut sql = format!(
+        "CREATE TABLE IF NOT EXISTS {table} (\n    {}\n);\n\n",
+        columns.join(",\n    ")
+    );
+    let index = index_name(pipeline);
+    let time = identifier(&pipeline.partition.time);
+    // Events arrive nearly in the order of their time: a BRIN index of some pages prunes like partitions do.
+    let _ = writeln!(
+        sql,
+        "CREATE INDEX IF NOT EXISTS {index} ON {table} USING brin ({time});\n"
+    );
+    comments(&mut sql, pipeline, &table);
+    let _ = write!(
+        sql,
+        "
+CREATE TABLE IF NOT EXISTS {} (
+    pipeline text NOT NULL,
+    batch text NOT NULL,
+    attempt text NOT NULL,
+    manifest_digest text NOT NULL,
+    \"rows\" bigint NOT NULL,
+    loaded_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (pipeline, batch)
+);
+",
+        ledger(pipeline)
+    );
+    sql
+}
+
+/// Statements for Redshift.
+#[must_use]
+pub fn redshift(pipeline: &Pipeline) -> String {
+    let table = qualified(table(pipeline));
+    let (sort_key, dist_key) = keys(pipeline);
+    let mut columns: Vec<String> = pipeline
+        .columns
+        .iter()
+        .map(|column| {
+            let encoding = if sort_key.contains(&column.name) {
+                "raw"
+            } else {
+                encoding(&column.kind)
+            };
+            definition(
+                column,
+                pipeline,
+                &redshift_type(&column.kind),
+                &format!(" ENCODE {encoding}"),
+            )
+        })
+        .collect();
+    columns.extend(pipeline.partition.by.iter().map(|level| {
+        let (name, _) = partition_column(*level);
+        let kind = match level {
+            PartitionLevel::Date => "DATE ENCODE az64",
+            PartitionLevel::Hour => "INTEGER ENCODE bytedict",
+            PartitionLevel::Source => "VARCHAR(65535) ENCODE zstd",
+        };
+        format!("{} {kind}{}", identifier(name), not_null(level_is_set(*level)))
+    }));
+    let distribution = match &dist_key {
+        Some(column) => format!("DISTSTYLE KEY\nDISTKEY ({})", identifier(column)),
+        None => "DISTSTYLE AUTO".to_owned(),
+    };
+    let sort_key: Vec<String> = sort_key.iter().map(|column| identifier(column)).collect();
+    let mut sql = format!(
+        "CREATE TABLE IF NOT EXISTS {table} (\n    {}\n)\n{distribution}\nCOMPOUND SORTKEY ({});\n\n",
+        columns.join(",\n    "),
+        sort_key.join(", ")
+    );
+    comments(&mut sql, pipeline, &table);
+    let _ = write!(
+        sql,
+        "
+CREATE TABLE IF NOT EXISTS {} (
+    pipeline VARCHAR(63) NOT NULL ENCODE zstd,
+    batch VARCHAR(63) NOT NULL ENCODE raw,
+    attempt VARCHAR(63) NOT NULL ENCODE zstd,
+    manifest_digest VARCHAR(64) NOT NULL ENCODE zstd,
+    \"rows\" BIGINT NOT NULL ENCODE az64,
+    loaded_at TIMESTAMPTZ NOT NULL DEFAULT SYSDATE ENCODE az64,
+    PRIMARY KEY (pipeline, batch)
+)
+DISTSTYLE ALL
+COMPOUND SORTKEY (batch);
+",
+        ledger(pipeline)
+    );
+    sql
+}
+
+/// A partition column's name and meaning.
+pub(super) fn partition_column(level: PartitionLevel) -> (&'static str, &'static str) {
+    match level {
+        PartitionLevel::Date => ("date", "Day of the event time, UTC"),
+        PartitionLevel::Hour => ("hour", "Hour of the event time, UTC, 0 to 23"),
+        PartitionLevel::Source => (
+            "source",
+            "Where the event comes from, as the lake's folders are named",
+        ),
+    }
+}
+
+/// `schema.table` of the warehouse, or the pipeline's name.
+fn table(pipeline: &Pipeline) -> &str {
+    match &pipeline.warehouse {
+        Some(Warehouse::Postgres { table, .. } | Warehouse::Redshift { table, .. }) => table,
+        None => pipeline.name.as_str(),
+    }
+}
+
+fn ledger(pipeline: &Pipeline) -> String {
+    match table(pipeline).rsplit_once('.') {
+        Some((schema, _)) => format!("{}.millrace_loads", qualified(schema)),
+        None => "millrace_loads".to_owned(),
+    }
+}
+
+fn index_name(pipeline: &Pipeline) -> String {
+    let table = table(pipeline);
+    let table = table.rsplit_once('.').map_or(table, |(_, table)| table);
+    identifier(&format!("{table}_{}", pipeline.partition.time))
+}
+
+/// Sort key and distribution key: what the pipeline says, else the event time and Redshift's choice.
+fn keys(pipeline: &Pipeline) -> (Vec<String>, Option<String>) {
+    let (sort_key, dist_key) = match &pipeline.warehouse {
+        Some(Warehouse::Redshift {
+            sort_key, dist_key, ..
+        }) => (sort_key.clone(), dist_key.clone()),
+        Some(Warehouse::Postgres { .. }) | None => (Vec::new(), None),
+    };
+    if sort_key.is_empty() {
+        (vec![pipeline.partition.time.clone()], dist_key)
+    } else {
+        (sort_key, dist_key)
+    }
+}
+
+fn definition(column: &Column, pipeline: &Pipeline, kind: &str, encoding: &str) -> String {
+    // The event time is required by the partitioning.
+    let required = column.required || column.name == pipeline.partition.time;
+    let stays = !masking::gives_null(column, &pipeline.privacy);
+    format!(
+        "{} {kind}{encoding}{}",
+        identifier(&column.name),
+        not_null(required && stays)
+    )
+}
+
+fn not_null(is_set: bool) -> &'static str {
+    if is_set { " NOT NULL" } else { "" }
+}
+
+fn level_is_set(level: PartitionLevel) -> bool {
+    match level {
+        PartitionLevel::Date | PartitionLevel::Hour => true,
+        PartitionLevel::Source => false,
+    }
+}
+
+fn postgres_type(kind: &ColumnType) -> String {
+    match kind {
+        ColumnType::String => "text".to_owned(),
+        ColumnType::Bool => "boolean".to_owned(),
+        ColumnType::Int32 => "integer".to_owned(),
+        ColumnType::Int64 => "bigint".to_owned(),
+        ColumnType::Float64 => "double precision".to_owned(),
+        ColumnType::Decimal(precision, scale) => format!("numeric({precision},{scale})"),
+        ColumnType::Date => "date".to_owned(),
+        ColumnType::Timestamp => "timestamptz".to_owned(),
+        ColumnType::Json | ColumnType::List(_) => "jsonb".to_owned(),
+    }
+}
+
+fn redshift_type(kind: &ColumnType) -> String {
+    match kind {
+        ColumnType::String => "VARCHAR(65535)".to_owned(),
+        ColumnType::Bool => "BOOLEAN".to_owned(),
+        ColumnType::Int32 => "INTEGER".to_owned(),
+        ColumnType::Int64 => "BIGINT".to_owned(),
+        ColumnType::Float64 => "DOUBLE PRECISION".to_owned(),
+        ColumnType::Decimal(precision, scale) => format!("DECIMAL({precision},{scale})"),
+        ColumnType::Date => "DATE".to_owned(),
+        ColumnType::Timestamp => "TIMESTAMPTZ".to_owned(),
+        ColumnType::Json | ColumnType::List(_) => "SUPER".to_owned(),
+    }
+}
+
+fn encoding(kind: &ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Int32
+        | ColumnType::Int64
+        | ColumnType::Decimal(..)
+        | ColumnType::Date
+        | ColumnType::Timestamp => "az64",
+        ColumnType::String
+        | ColumnType::Json
+        | ColumnType::Bool
+        | ColumnType::Float64
+        | ColumnType::List(_) => "zstd",
+    }
+}
+
+fn comments(sql: &mut String, pipeline: &Pipeline, table: &str) {
+    for column in &pipeline.columns {
+        let personal = masking::sentence(column, &pipeline.privacy);
+        let parts: Vec<&str> = column
+            .description
+            .as_deref()
+            .into_iter()
+            .chain(personal.as_deref())
+            .collect();
+        if !parts.is_empty() {
+            let text = literal(&parts.join(". "));
+            let _ = writeln!(
+                sql,
+                "COMMENT ON COLUMN {table}.{} IS {text};",
+                identifier(&column.name)
+            );
+        }
+    }
+    for level in &pipeline.partition.by {
+        let (name, meaning) = partition_column(*level);
+        let _ = writeln!(
+            sql,
+            "COMMENT ON COLUMN {table}.{} IS {};",
+            identifier(name),
+            literal(meaning)
+        );
+    }
+}

@@ -1,0 +1,16 @@
+//! What a pipeline says about its table, for those who do not read pipeline files.
+//!
+//! In: the validated pipeline. Out: the warehouse's table ([`ddl`]) and the data dictionary ([`docs`]).
+//!
+//! Everything here is text made of declarations: no record is read, and no secret is shown. The examples of masked
+//! values are made of made-up values with a made-up key.
+
+pub mod ddl;
+mod dictionary;
+pub mod docs;
+mod html;
+mod identifier;
+mod masking;
+#[cfg(test)]
+mod tests;
+mod wording;
