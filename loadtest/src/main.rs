@@ -1,14 +1,18 @@
 //! `millrace-loadtest`: makes events, and judges what became of them.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use millrace_loadtest::check::check;
 use millrace_loadtest::generate::files::{Compress, Output, generate};
 use millrace_loadtest::generate::plan::Recipe;
+use millrace_loadtest::lake::Lake;
+use millrace_loadtest::ledger::Ledger;
+use millrace_loadtest::sums;
 
 /// Makes seeded shop events with a ledger of every line sent, and checks a lake against that ledger.
 #[derive(Debug, Parser)]
@@ -22,6 +26,24 @@ struct Cli {
 enum Command {
     /// Writes events as JSON lines to OUT/events, and the ledger beside it.
     Generate(Box<Generate>),
+    /// Compares a lake with the ledger, event by event; exit code 1 if they differ.
+    Check {
+        /// Folder that `generate` wrote to.
+        #[arg(long)]
+        ledger: PathBuf,
+        /// The lake.
+        #[arg(long)]
+        lake: PathBuf,
+    },
+    /// Prints rows and the sum of event ids by date, hour and source, one JSON object a line.
+    Sums {
+        /// What a complete lake would hold.
+        #[arg(long, required_unless_present = "lake", conflicts_with = "lake")]
+        ledger: Option<PathBuf>,
+        /// What a lake holds.
+        #[arg(long)]
+        lake: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +98,8 @@ struct Generate {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(options) => run_generate(&options),
+        Command::Check { ledger, lake } => run_check(&ledger, &lake),
+        Command::Sums { ledger, lake } => run_sums(ledger.as_deref(), lake.as_deref()),
     };
     match result {
         Ok(code) => code,
@@ -122,6 +146,31 @@ fn run_generate(options: &Generate) -> Result<ExitCode> {
         "seconds": (seconds * 1000.0).round() / 1000.0,
         "events_per_second": (recipe.events as f64 / seconds.max(1e-9)).round(),
     }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_check(ledger: &Path, lake: &Path) -> Result<ExitCode> {
+    let verdict = check(ledger, lake)?;
+    print_json(&serde_json::to_value(&verdict)?)?;
+    Ok(if verdict.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn run_sums(ledger: Option<&Path>, lake: Option<&Path>) -> Result<ExitCode> {
+    let sums = match (ledger, lake) {
+        (Some(folder), _) => sums::of_ledger(&Ledger::open(folder)?)?,
+        (None, Some(folder)) => sums::of_lake(&Lake::open(folder)?)?,
+        (None, None) => bail!("give --ledger or --lake"),
+    };
+    for (partition, sum) in sums {
+        print_json(&serde_json::json!({
+            "date": partition.date, "hour": partition.hour, "source": partition.source,
+            "rows": sum.rows, "ids": format!("{:032x}", sum.ids),
+        }))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

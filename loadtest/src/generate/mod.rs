@@ -110,3 +110,6 @@ impl Generator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
