@@ -1,0 +1,197 @@
+//! The operator: chunks of lines in, decoded batches out.
+//!
+//! In: batches of [`rows::chunk_schema`](crate::rows::chunk_schema). Out: batches of
+//! [`decoded_schema`](super::decoded_schema), whose texts and raw records borrow the chunks' buffers.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, LargeBinaryArray, RecordBatch};
+use arrow::datatypes::{SchemaRef, UInt32Type, UInt64Type};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result, internal_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
+};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+};
+use futures::{Stream, StreamExt, stream};
+
+use super::json::Decoder;
+use super::{DecodePlan, decoded_schema};
+use crate::rows;
+
+/// Decodes JSON lines.
+#[derive(Debug)]
+pub struct DecodeExec {
+    input: Arc<dyn ExecutionPlan>,
+    plan: Arc<DecodePlan>,
+    schema: SchemaRef,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl DecodeExec {
+    /// Decodes `input`, which has [`rows::chunk_schema`], as `plan` says.
+    #[must_use]
+    pub fn new(input: Arc<dyn ExecutionPlan>, plan: Arc<DecodePlan>) -> Self {
+        let schema = decoded_schema(&plan);
+        let properties = Arc::new(PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&schema)),
+            datafusion::physical_expr::Partitioning::UnknownPartitioning(
+                input.output_partitioning().partition_count(),
+            ),
+            input.pipeline_behavior(),
+            input.boundedness(),
+        ));
+        Self {
+            input,
+            plan,
+            schema,
+            properties,
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
+    /// What is decoded.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<DecodePlan> {
+        &self.plan
+    }
+}
+
+impl DisplayAs for DecodeExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DecodeExec: json, {} fields", self.plan.fields.len())
+    }
+}
+
+impl ExecutionPlan for DecodeExec {
+    fn name(&self) -> &'static str {
+        "DecodeExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match (children.pop(), children.is_empty()) {
+            (Some(input), true) => Ok(Arc::new(Self::new(input, Arc::clone(&self.plan)))),
+            (Some(_) | None, _) => internal_err!("DecodeExec has exactly one input"),
+        }
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(
+            children,
+            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
+        )
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let chunks = self.input.execute(partition, context)?;
+        let kernel = Kernel {
+            decoder: Decoder::new(Arc::clone(&self.plan)),
+            metrics: BaselineMetrics::new(&self.metrics, partition),
+            bytes: MetricBuilder::new(&self.metrics).counter("bytes_decoded", partition),
+        };
+        let batches = decoded(chunks, kernel);
+        Ok(Box::pin(RecordBatchStreamAdapter::new(
+            Arc::clone(&self.schema),
+            batches,
+        )))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// The decoder of one partition and what it counts.
+struct Kernel {
+    decoder: Decoder,
+    metrics: BaselineMetrics,
+    bytes: Count,
+}
+
+/// Decodes each chunk when the batches of the one before are gone.
+fn decoded(chunks: SendableRecordBatchStream, kernel: Kernel) -> impl Stream<Item = Result<RecordBatch>> {
+    let start = (chunks, kernel, VecDeque::new());
+    stream::try_unfold(start, |(mut chunks, mut kernel, mut ready)| async move {
+        loop {
+            if let Some(batch) = ready.pop_front() {
+                return Ok(Some((batch, (chunks, kernel, ready))));
+            }
+            match chunks.next().await {
+                Some(chunk) => ready.extend(kernel.decode(&chunk?)?),
+                None => return Ok(None),
+            }
+        }
+    })
+}
+
+impl Kernel {
+    fn decode(&mut self, chunk: &RecordBatch) -> Result<Vec<RecordBatch>> {
+        let _timer = self.metrics.elapsed_compute().timer();
+        let (splits, lines, offsets, payloads) = columns(chunk)?;
+        let mut batches = Vec::new();
+        for row in 0..chunk.num_rows() {
+            let bounds = payloads.value_offsets();
+            let (start, end) = (bounds[row] as usize, bounds[row + 1] as usize);
+            let payload = payloads.values().slice_with_length(start, end - start);
+            self.decoder
+                .decode(&payload, splits[row], lines[row], offsets[row], &mut batches)
+                .map_err(|error| DataFusionError::External(Box::new(error)))?;
+            self.bytes.add(payload.len());
+        }
+        let rows = batches.iter().map(RecordBatch::num_rows).sum();
+        self.metrics.record_output(rows);
+        Ok(batches)
+    }
+}
+
+/// The columns of [`rows::chunk_schema`].
+fn columns(chunk: &RecordBatch) -> Result<(&[u32], &[u64], &[u64], &LargeBinaryArray)> {
+    let expected = rows::chunk_schema();
+    let is_expected = chunk.num_columns() == expected.fields().len()
+        && (expected.fields().iter().zip(chunk.columns()))
+            .all(|(field, column)| field.data_type() == column.data_type());
+    if !is_expected {
+        return internal_err!(
+            "DecodeExec expects chunks of input, got columns {}",
+            chunk.schema()
+        );
+    }
+    Ok((
+        chunk.column(0).as_primitive::<UInt32Type>().values(),
+        chunk.column(1).as_primitive::<UInt64Type>().values(),
+        chunk.column(2).as_primitive::<UInt64Type>().values(),
+        chunk.column(3).as_binary::<i64>(),
+    ))
+}
