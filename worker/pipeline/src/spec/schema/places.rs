@@ -1,0 +1,228 @@
+//! `source`, `partition`, `lake`, `warehouse`, `retention` and `limits`.
+
+use serde_json::{Value, json};
+
+use super::{
+    described, dsn, duration, map_of, object, one_of, pattern, size, text, texts, with_default,
+    with_examples, words,
+};
+
+pub(super) fn source() -> Value {
+    one_of(
+        "Where events come from: exactly one of these.",
+        [("files", files()), ("s3", s3()), ("kafka", kafka())],
+    )
+}
+
+fn format() -> Value {
+    let text = "Record format. json: one object a line. csv: a header line, then records. avro: object container files. \
+                parquet: Parquet files. Files that end in .gz or .zst are decompressed.";
+    words(text, &["json", "csv", "avro", "parquet"])
+}
+
+fn files() -> Value {
+    let path = text("A file, a folder (read with all its subfolders) or a glob on this machine.");
+    let path = with_examples(path, json!(["events/", "events/*.json.gz"]));
+    object(
+        "Files on this machine.",
+        &["path", "format"],
+        [("path", path), ("format", format())],
+    )
+}
+
+fn s3() -> Value {
+    let url = pattern(
+        "A prefix; a glob is allowed in the last segments.",
+        "^(s3://|\\$\\{env:)",
+    );
+    let properties = [
+        (
+            "url",
+            with_examples(url, json!(["s3://raw/events/dt=2026-01-01/"])),
+        ),
+        ("format", format()),
+        ("endpoint", endpoint()),
+        ("region", region()),
+    ];
+    object(
+        "Objects of an S3-compatible store. Credentials come from the environment.",
+        &["url", "format"],
+        properties,
+    )
+}
+
+fn kafka() -> Value {
+    let brokers = texts("Bootstrap brokers, each `host:port`.");
+    let options = map_of(
+        "Options of librdkafka, passed through; `bootstrap.servers` is what `brokers` says.",
+        json!({ "type": ["string", "number", "boolean"] }),
+    );
+    let properties = [
+        ("brokers", with_examples(brokers, json!([["127.0.0.1:9092"]]))),
+        (
+            "topic",
+            pattern("The topic.", "^(\\$\\{env:\\w+\\}|[A-Za-z0-9._-]{1,249})$"),
+        ),
+        ("format", words("Format of a message.", &["json", "avro"])),
+        (
+            "options",
+            with_examples(options, json!([{ "security.protocol": "ssl" }])),
+        ),
+    ];
+    object(
+        "A Kafka topic. Offsets are kept by Millrace.",
+        &["brokers", "topic", "format"],
+        properties,
+    )
+}
+
+fn endpoint() -> Value {
+    let text = "Endpoint of an S3-compatible server; without it AWS. No credentials in it.";
+    with_examples(
+        pattern(text, "^(https?://|\\$\\{env:)"),
+        json!(["http://127.0.0.1:9000"]),
+    )
+}
+
+fn region() -> Value {
+    with_examples(
+        text("Region of the bucket; without it what the environment says."),
+        json!(["eu-central-1"]),
+    )
+}
+
+pub(super) fn partition() -> Value {
+    let levels = json!({ "type": "array", "items": { "enum": ["date", "hour", "source"] }, "uniqueItems": true, "minItems": 1 });
+    let by = "The lake's folders, in path order; `hour` only after `date`. date: `date=YYYY-MM-DD`, hour: `hour=HH`, both UTC and of \
+              the event time. source: `source=S`, the (masked) value of the `source` column. They stand in the files too, last.";
+    let by = with_default(described(by, levels), json!(["date", "hour"]));
+    let lateness = duration(
+        "How far behind the newest event one may be before it counts as late. Late events are written all the same.",
+    );
+    let properties = [
+        (
+            "time",
+            text("The event time: a column of type timestamp with `required: true`, not masked."),
+        ),
+        ("by", by),
+        (
+            "source",
+            text(
+                "The column behind the level `source`: of type string, bool, int32, int64 or date, with few values.",
+            ),
+        ),
+        ("lateness", with_default(lateness, json!("1h"))),
+    ];
+    object("How the lake is cut.", &["time"], properties)
+}
+
+pub(super) fn lake() -> Value {
+    let url = "Where files go: a folder, or a prefix of an S3-compatible store. `--lake` overrides it.";
+    let compression = "Compression of data files. zstd takes a level of 1 to 22.";
+    let compression = pattern(
+        compression,
+        "^(none|snappy|lz4|zstd(\\( *([1-9]|1[0-9]|2[0-2]) *\\))?|\\$\\{env:\\w+\\})$",
+    );
+    let compression = with_examples(
+        compression,
+        json!(["zstd(1)", "zstd(9)", "snappy", "lz4", "none"]),
+    );
+    let file_bytes = size("Size at which a data file is rolled, from 1MiB to 4GiB.");
+    let properties = [
+        (
+            "url",
+            with_examples(text(url), json!(["./lake", "s3://bucket/prefix"])),
+        ),
+        ("endpoint", endpoint()),
+        ("region", region()),
+        ("file_bytes", with_default(file_bytes, json!("256MiB"))),
+        ("compression", with_default(compression, json!("zstd(1)"))),
+    ];
+    object(
+        "The lake: Parquet files, quarantine, key index and manifests.",
+        &["url"],
+        properties,
+    )
+}
+
+fn table() -> Value {
+    let schema = pattern(
+        "The table: `schema.table`.",
+        "^(\\$\\{env:\\w+\\}|[a-z_][a-z0-9_]{0,62}\\.[a-z_][a-z0-9_]{0,62})$",
+    );
+    with_examples(schema, json!(["analytics.github"]))
+}
+
+pub(super) fn warehouse() -> Value {
+    let postgres = object(
+        "PostgreSQL.",
+        &["dsn", "table"],
+        [("dsn", dsn()), ("table", table())],
+    );
+    let redshift = [
+        ("dsn", dsn()),
+        ("table", table()),
+        ("sort_key", texts("Sort key columns; none of type json or list.")),
+        (
+            "dist_key",
+            text("Distribution key column; not of type json or list."),
+        ),
+        (
+            "iam_role",
+            with_examples(
+                text("Role that COPY assumes."),
+                json!(["arn:aws:iam::123456789012:role/copy", "default"]),
+            ),
+        ),
+    ];
+    let redshift = object(
+        "Amazon Redshift, loaded by COPY from the lake.",
+        &["dsn", "table"],
+        redshift,
+    );
+    let text = "Where committed batches are loaded, each once: exactly one of these.";
+    one_of(text, [("postgres", postgres), ("redshift", redshift)])
+}
+
+pub(super) fn retention() -> Value {
+    let properties = [
+        (
+            "lake",
+            duration("Data files and key index: at least `partition.lateness`."),
+        ),
+        (
+            "quarantine",
+            duration("Quarantine files: at most as long as the lake."),
+        ),
+        (
+            "warehouse",
+            duration("Warehouse rows: at most as long as the lake."),
+        ),
+    ];
+    object(
+        "How long things are kept, by event time; what is not named is kept for ever.",
+        &[],
+        properties,
+    )
+}
+
+pub(super) fn limits() -> Value {
+    let depth = json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 128 });
+    let properties = [
+        (
+            "record_bytes",
+            with_default(
+                size("Longest record, from 1KiB to 1GiB; longer ones go to quarantine."),
+                json!("10MiB"),
+            ),
+        ),
+        (
+            "depth",
+            described(
+                "Deepest nesting of a record; deeper ones go to quarantine.",
+                depth,
+            ),
+        ),
+    ];
+    object("What a single record may be.", &[], properties)
+}
