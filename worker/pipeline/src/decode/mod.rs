@@ -7,8 +7,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::rows;
 use crate::spec::model::{ColumnType, Path};
 
+mod avro;
+pub mod container;
+mod csv;
 pub mod exec;
 pub mod json;
+mod parquet;
+mod text;
 
 /// The schema of decoded batches: the wanted fields, nullable unless they are [`WantedKind::Present`], then
 /// [`rows::origin_fields`].

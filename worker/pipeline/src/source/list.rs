@@ -241,7 +241,8 @@ impl Walk {
                 }
             })?;
             for path in paths {
-                let path = path.map_err(|error| unreadable(&error.path().to_owned(), error.into()))?;
+                let path =
+                    path.map_err(|error| unreadable(error.path().to_owned().as_path(), error.into()))?;
                 let found = std::fs::metadata(&path).map_err(|source| unreadable(&path, source))?;
                 let hidden = is_hidden(
                     path.strip_prefix(base)

@@ -12,7 +12,7 @@
 //! | [`stores`] | URLs to object stores                                          |
 //! | [`list`]   | a file, folder, prefix or glob to objects with size and version |
 //! | [`cut`]    | objects to splits, splits to rows and back                     |
-//! | [`read`]   | a split's bytes: `files`, `s3`, unpacked by `unpack`           |
+//! | `read`     | a split's bytes: `files`, `s3`, unpacked by `unpack`           |
 //! | [`lines`]  | bytes to chunks of whole lines, the kernel                     |
 //! | [`exec`]   | the operator                                                   |
 //!
@@ -28,7 +28,7 @@ mod files;
 pub mod lines;
 pub mod list;
 mod pattern;
-pub mod read;
+pub(crate) mod read;
 mod s3;
 pub mod stores;
 mod unpack;

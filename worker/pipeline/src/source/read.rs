@@ -7,24 +7,29 @@
 //! A split that does not start at 0 is given with the byte before it: only that byte tells whether a line starts
 //! with the split.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
-use futures::TryStreamExt;
-use millrace_proto::split::Split;
+use futures::{StreamExt, TryStreamExt};
+use millrace_proto::split::{InputObject, Split};
+use tokio::runtime::Handle;
 
 use super::files::FileBytes;
-use super::s3::{ObjectBytes, Queue, is_remote};
+use super::s3::{ObjectBytes, Queue, fetch, is_remote};
 use super::unpack::Packing;
 use super::{SourceError, Stores, splits_of};
 
 /// Batches that wait between the reading thread and its consumer.
 const BATCHES_AHEAD: usize = 2;
+/// Requests for ranges of one object at a time.
+const RANGES_IN_FLIGHT: usize = 8;
 
 /// Takes a batch. False when nobody wants more: then `work` returns.
 pub(crate) type Emit<'a> = dyn FnMut(RecordBatch) -> bool + 'a;
@@ -66,7 +71,7 @@ impl SplitBytes<'_> {
     }
 }
 
-/// Runs `work` over every split of `input`. Must be called within a Tokio runtime.
+/// Runs `work` over the bytes of every split of `input`. Must be called within a Tokio runtime.
 pub(crate) fn each_split<W>(
     input: SendableRecordBatchStream,
     stores: Arc<Stores>,
@@ -76,6 +81,22 @@ pub(crate) fn each_split<W>(
 where
     W: FnMut(&mut SplitBytes<'_>, &mut Emit<'_>) -> Result<(), SourceError> + Send + 'static,
 {
+    each_range(input, schema, move |splits| {
+        let mut queue = Queue::start(&stores, splits);
+        move |split, emit| read_split(split, &mut queue, &mut work, emit)
+    })
+}
+
+/// Runs the work that `start` makes over every split of `input`, for formats that choose what to read. It may block.
+pub(crate) fn each_range<S, W>(
+    input: SendableRecordBatchStream,
+    schema: SchemaRef,
+    start: S,
+) -> SendableRecordBatchStream
+where
+    S: FnOnce(&[Split]) -> W + Send + 'static,
+    W: FnMut(&Split, &mut Emit<'_>) -> Result<(), SourceError> + Send + 'static,
+{
     let mut builder = RecordBatchReceiverStream::builder(schema, BATCHES_AHEAD);
     let sender = builder.tx();
     builder.spawn(async move {
@@ -83,11 +104,11 @@ where
         for batch in input.try_collect::<Vec<_>>().await? {
             splits.extend(splits_of(&batch)?);
         }
-        let mut queue = Queue::start(&stores, &splits);
+        let mut work = start(&splits);
         let reading = tokio::task::spawn_blocking(move || {
             let mut wanted = true;
             for split in &splits {
-                let read = read_split(split, &mut queue, &mut work, &mut |batch| {
+                let read = work(split, &mut |batch| {
                     wanted = sender.blocking_send(Ok(batch)).is_ok();
                     wanted
                 });
@@ -106,6 +127,48 @@ where
             .map_err(|error| DataFusionError::from(SourceError::Thread(error)))
     });
     builder.build()
+}
+
+/// Ranges of an object as it was listed, each whole, wherever it lies. Blocks, on a thread that may.
+pub(crate) fn fetch_ranges(
+    stores: &Stores,
+    runtime: &Handle,
+    object: &InputObject,
+    ranges: &[Range<u64>],
+) -> Result<Vec<Bytes>, SourceError> {
+    if object.url.starts_with("s3://") {
+        let fetches = ranges.iter().map(|range| fetch(stores, object, range.clone()));
+        return runtime.block_on(
+            futures::stream::iter(fetches)
+                .buffered(RANGES_IN_FLIGHT)
+                .try_collect(),
+        );
+    }
+    let mut found = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let mut file = FileBytes::open(object, range.start)?;
+        let mut bytes = Vec::new();
+        let length = range.end - range.start;
+        let read = file.by_ref().take(length).read_to_end(&mut bytes);
+        file.check()?;
+        match read {
+            Ok(read) if read as u64 == length => found.push(Bytes::from(bytes)),
+            Ok(_) => return Err(failed_read(object, range.end, ErrorKind::UnexpectedEof.into())),
+            Err(error) => return Err(failed_read(object, range.start, error)),
+        }
+    }
+    Ok(found)
+}
+
+fn failed_read(object: &InputObject, position: u64, error: std::io::Error) -> SourceError {
+    match error.downcast::<SourceError>() {
+        Ok(error) => error,
+        Err(source) => SourceError::Read {
+            url: object.url.clone(),
+            position,
+            source,
+        },
+    }
 }
 
 fn read_split<W>(
