@@ -171,3 +171,6 @@ impl ExecutionPlan for ContainerExec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

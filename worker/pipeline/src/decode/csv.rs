@@ -112,6 +112,10 @@ impl<'a> Decoder<'a> {
             }
             let offset = self.offset + at as u64;
             match record(bytes, at, last, &mut cells) {
+                // Much text as one record: more likely a quote that was not closed where it should be.
+                Parsed::Record(end, _) if (end - at) as u64 > self.plan.record_bytes_max => {
+                    at = self.broken(&mut rows, bytes, at, last, UNCLOSED.to_owned());
+                }
                 Parsed::Record(end, next) => {
                     self.record(&mut rows, bytes, (at, end), offset, &cells);
                     self.line += memchr_iter(b'\n', &bytes[at..next]).count() as u64;
@@ -161,9 +165,7 @@ impl<'a> Decoder<'a> {
             self.header = Some(cells.iter().map(field).collect());
             return;
         };
-        let fault = if text.len() as u64 > self.plan.record_bytes_max {
-            Some(too_large(&text.len().to_string(), self.plan))
-        } else if let Err(error) = simdutf8::compat::from_utf8(text) {
+        let fault = if let Err(error) = simdutf8::compat::from_utf8(text) {
             let detail = format!("not UTF-8 at byte {} of the record", error.valid_up_to());
             Some(Fault {
                 kind: FaultKind::Encoding,
@@ -197,7 +199,12 @@ impl<'a> Decoder<'a> {
         let max = usize::try_from(self.plan.record_bytes_max).unwrap_or(usize::MAX);
         let offset = self.offset + at as u64;
         if end - at > max {
-            let fault = too_large(&format!("{} or more", end - at), self.plan);
+            let detail = format!("{} bytes or more, at most {max} are allowed", end - at);
+            let fault = Fault {
+                kind: FaultKind::TooLarge,
+                column: None,
+                detail,
+            };
             rows.push_broken((at, at + max + 1), self.line, offset, fault);
         } else {
             let kind = if detail == UNCLOSED {
@@ -224,13 +231,4 @@ impl<'a> Decoder<'a> {
     }
 }
 
-const UNCLOSED: &str = "a quote is not closed: the record ends inside a field";
-
-fn too_large(length: &str, plan: &DecodePlan) -> Fault {
-    let detail = format!("{length} bytes, at most {} are allowed", plan.record_bytes_max);
-    Fault {
-        kind: FaultKind::TooLarge,
-        column: None,
-        detail,
-    }
-}
+const UNCLOSED: &str = "a quote is not closed within the record limit or the file";

@@ -33,6 +33,14 @@ pub(super) fn version(meta: &ObjectMeta) -> String {
 /// How the version of an object starts whose store gives no ETag.
 const UNTAGGED: &str = "modified-";
 
+/// Whether the server understood and said no. The client tells statuses apart for requests of one object only, not for
+/// listings, and its error keeps the status to itself: its text is all there is.
+pub(super) fn is_refusal(error: &object_store::Error) -> bool {
+    let text = error.to_string();
+    let status = text.split("status code: ").nth(1).unwrap_or_default();
+    status.starts_with('4') && !["408", "429"].iter().any(|busy| status.starts_with(busy))
+}
+
 /// Some bytes of the object as it was listed.
 pub(crate) async fn fetch(
     stores: &Stores,
