@@ -207,3 +207,43 @@ impl AsyncFileReader for KeyObject {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_key_file_gives_back_its_keys_in_order(keys in proptest::collection::vec(any::<u128>(), 0..500)) {
+            let mut expected = keys.clone();
+            expected.sort();
+            let mut keys = keys;
+            prop_assert_eq!(read_keys(encode_keys(&mut keys).unwrap()).unwrap(), expected);
+        }
+
+        #[test]
+        fn bytes_that_are_no_key_file_are_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(read_keys(bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_large_file_takes_less_than_fifteen_bytes_a_key_and_has_prunable_groups() {
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(11);
+        let mut keys: Vec<u128> = (0..300_000).map(|_| random.random()).collect();
+        let bytes = encode_keys(&mut keys).unwrap();
+        assert!(bytes.len() < keys.len() * 29 / 2, "{}", bytes.len());
+        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes.clone())).unwrap();
+        let groups = reader.metadata().row_groups();
+        assert_eq!(groups.len(), 3);
+        for (group, held) in groups.iter().zip(keys.chunks(ROW_GROUP_KEYS)) {
+            assert!(may_hold(group, &[held[0]]) && may_hold(group, &[held[held.len() - 1]]));
+        }
+        assert!(!may_hold(&groups[0], &keys[ROW_GROUP_KEYS + 1..]));
+        assert!(!may_hold(&groups[1], &[keys[0], keys[299_999]]));
+        assert_eq!(read_keys(bytes).unwrap(), keys);
+    }
+}

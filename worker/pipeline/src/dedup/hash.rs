@@ -187,3 +187,103 @@ fn float_bits(value: f64) -> u64 {
         value.to_bits()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use arrow::array::{
+        Date32Array, Float64Array, Int32Array, Int64Array, StringViewArray, TimestampMicrosecondArray,
+    };
+    use arrow::datatypes::Int32Type;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn keys(columns: &[ArrayRef]) -> Vec<Option<u128>> {
+        let named: Vec<(&str, &ArrayRef)> = columns.iter().map(|column| ("k", column)).collect();
+        let (high, low) = hash_keys(&named).unwrap();
+        high.iter()
+            .zip(&low)
+            .map(|(high, low)| Some(super::super::files::join(high?, low?)))
+            .collect()
+    }
+
+    fn array<T: Array + 'static>(array: T) -> ArrayRef {
+        Arc::new(array)
+    }
+
+    /// Stored keys must not change with a release of ours or of a dependency.
+    #[test]
+    fn keys_are_the_same_in_every_release() {
+        let golden = |columns: &[ArrayRef]| keys(columns)[0].map(|key| format!("{key:032x}")).unwrap();
+        let text = array(StringViewArray::from(vec!["event-1"]));
+        let long = array(StringViewArray::from(vec![
+            "an identifier beyond the twelve bytes of a view",
+        ]));
+        let int = array(Int64Array::from(vec![42]));
+        let every: Vec<ArrayRef> = vec![
+            text.clone(),
+            array(BooleanArray::from(vec![true])),
+            int.clone(),
+            array(Float64Array::from(vec![1.5])),
+            array(
+                Decimal128Array::from(vec![12_345])
+                    .with_precision_and_scale(10, 2)
+                    .unwrap(),
+            ),
+            array(Date32Array::from(vec![20_000])),
+            array(TimestampMicrosecondArray::from(vec![1_700_000_000_000_000])),
+            array(ListArray::from_iter_primitive::<Int32Type, _, _>([Some([
+                Some(1),
+                None,
+            ])])),
+            array(Int32Array::from(vec![None])),
+        ];
+        assert_eq!(golden(&[text]), "8d1b58c27df83bf1d7bff3191c74e56b");
+        assert_eq!(golden(&[long]), "061a5801f86775ed3083e359450951b3");
+        assert_eq!(golden(&[int]), "e7ff64311d5eb0283264e6af548861cd");
+        assert_eq!(golden(&every), "ddc5b4441a73ab0143ad864694c3f400");
+    }
+
+    #[test]
+    fn null_is_not_empty_and_all_null_is_no_key() {
+        let a = array(StringViewArray::from(vec![Some(""), None, Some(""), None]));
+        let b = array(StringViewArray::from(vec![Some(""), Some(""), None, None]));
+        let keys = keys(&[a.clone(), b]);
+        assert!(keys[0].is_some() && keys[1].is_some() && keys[2].is_some());
+        assert_eq!(keys[3], None);
+        assert_ne!(keys[0], keys[1]);
+        assert_ne!(keys[1], keys[2]);
+        assert_eq!(super::tests::keys(&[a])[1], None);
+    }
+
+    #[test]
+    fn widening_an_integer_keeps_its_keys_and_equal_numbers_are_equal() {
+        let narrow = array(Int32Array::from(vec![-7, 7]));
+        let wide = array(Int64Array::from(vec![-7, 7]));
+        assert_eq!(keys(&[narrow]), keys(&[wide]));
+        let floats = keys(&[array(Float64Array::from(vec![0.0, -0.0, f64::NAN, -f64::NAN]))]);
+        assert_eq!(floats[0], floats[1]);
+        assert_eq!(floats[2], floats[3]);
+    }
+
+    proptest! {
+        #[test]
+        fn two_rows_share_a_key_only_if_they_are_equal(
+            rows in proptest::collection::vec((proptest::option::of("[ab\u{0}\u{1}]{0,4}"), proptest::option::of("[ab\u{0}\u{1}]{0,4}"), proptest::option::of(-1..2_i64)), 0..200),
+        ) {
+            let a = array(rows.iter().map(|row| row.0.as_deref()).collect::<StringViewArray>());
+            let b = array(rows.iter().map(|row| row.1.as_deref()).collect::<StringViewArray>());
+            let c = array(rows.iter().map(|row| row.2).collect::<Int64Array>());
+            let mut known = HashMap::new();
+            for (row, key) in rows.iter().zip(keys(&[a, b, c])) {
+                prop_assert_eq!(key.is_none(), *row == (None, None, None));
+                prop_assert_eq!(*known.entry(key).or_insert(row), row);
+            }
+            let distinct: std::collections::HashSet<_> = rows.iter().collect();
+            prop_assert_eq!(known.len(), distinct.len());
+        }
+    }
+}

@@ -29,6 +29,8 @@ mod hash;
 pub mod index;
 pub mod key;
 mod set;
+#[cfg(test)]
+mod tests;
 
 pub use index::KeyIndex;
 

@@ -160,3 +160,66 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    fn claim_all(set: &KeySet, keys: &[u128]) -> Vec<bool> {
+        keys.iter()
+            .map(|key| {
+                let mut was_new = false;
+                set.claim(shard_of((key >> 64) as u64), &[*key], |_, new| was_new = new);
+                was_new
+            })
+            .collect()
+    }
+
+    proptest! {
+        /// Hashes that crowd one end of the key space are the worst case: probing wraps around.
+        #[test]
+        fn a_key_is_new_once(keys in proptest::collection::vec(prop_oneof![
+            any::<u128>(), (0..300_u128), (0..300_u128).prop_map(|n| u128::MAX - n), (0..300_u128).prop_map(|n| n << 64),
+        ], 0..600), capacity in 0..1_000_usize) {
+            let set = KeySet::with_capacity(capacity);
+            // 0 and 1 are one key to the set: a chance of 2^-127 for real hashes.
+            let mut seen = HashSet::new();
+            let expected: Vec<bool> = keys.iter().map(|key| seen.insert((*key).max(1))).collect();
+            prop_assert_eq!(claim_all(&set, &keys), expected);
+            prop_assert!(claim_all(&set, &keys).iter().all(|new| !new));
+        }
+    }
+
+    #[test]
+    fn a_set_takes_thirty_two_bytes_a_key_at_most() {
+        let seed = 7;
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let set = KeySet::with_capacity(0);
+        let (mut grown, mut keys) = (0, 0);
+        for _ in 0..100 {
+            let mut more: Vec<u128> = (0..2_000).map(|_| random.random()).collect();
+            more.sort_unstable();
+            grown += set.load(&more);
+            keys += more.len();
+            if keys > 20_000 {
+                assert!(
+                    set.bytes() <= keys * 33,
+                    "seed {seed}: {} bytes for {keys} keys",
+                    set.bytes()
+                );
+            }
+        }
+        assert_eq!(grown, set.bytes());
+        assert!(
+            KeySet::bytes_for(keys) <= keys * 23,
+            "{}",
+            KeySet::bytes_for(keys)
+        );
+        assert_eq!(KeySet::with_capacity(keys).bytes(), KeySet::bytes_for(keys));
+    }
+}
