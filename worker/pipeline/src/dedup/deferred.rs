@@ -6,12 +6,11 @@
 //! the files one row group at a time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::DataType;
-use std::sync::Arc;
 
 use super::files::join;
 use super::grouping::{Columns, hour_of};
@@ -91,10 +90,13 @@ impl Settled {
 /// Copies the bytes that the batch's views point to, so that a few held rows do not keep the whole
 /// input in memory.
 fn compacted(batch: &RecordBatch) -> Result<RecordBatch, DedupError> {
-    let columns = batch.columns().iter().map(|column| match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
-        _ => Arc::clone(column),
-    });
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| match column.as_string_view_opt() {
+            Some(texts) => Arc::new(texts.gc()) as ArrayRef,
+            None => Arc::clone(column),
+        });
     Ok(RecordBatch::try_new(batch.schema(), columns.collect())?)
 }
 
