@@ -27,20 +27,22 @@ pub(super) fn decode(
     emit: &mut Emit<'_>,
 ) -> Result<(), SourceError> {
     let split = input.split;
-    let mut failed = |error: ArrowError| match error {
-        ArrowError::IoError(_, error) => match error.downcast::<SourceError>() {
+    let failed = |error: ArrowError| {
+        let ArrowError::IoError(_, error) = error else {
+            return damaged(&split.object.url, error);
+        };
+        match error.downcast::<SourceError>() {
             Ok(error) => error,
             Err(error) => damaged(&split.object.url, error),
-        },
-        error => damaged(&split.object.url, error),
+        }
     };
     let bytes = BufReader::with_capacity(READ_BYTES, &mut *input.bytes);
     // Not `with_utf8_view`: in arrow-avro 59 it turns null texts into empty ones.
     let builder = ReaderBuilder::new().with_batch_size(ROWS);
-    let reader = builder.build(bytes).map_err(&mut failed)?;
+    let reader = builder.build(bytes).map_err(failed)?;
     let mut number = 1;
     for batch in reader {
-        let batch = batch.map_err(&mut failed)?;
+        let batch = batch.map_err(failed)?;
         let decoded = arrays::decode(&batch, plan, split.index, number)?;
         number += batch.num_rows() as u64;
         if !emit(decoded) {

@@ -26,6 +26,7 @@ use arrow::datatypes::Field;
 use arrow::error::ArrowError;
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use crate::spec::model::ColumnType;
 
@@ -174,7 +175,7 @@ fn lists<'a>(
     let (mut items, mut lengths, mut valid): (Vec<Option<String>>, _, _) =
         (Vec::new(), Vec::new(), Vec::new());
     for text in texts {
-        let list = text.and_then(|text| serde_json::from_str::<Vec<serde_json::Value>>(text).ok());
+        let list = text.and_then(|text| serde_json::from_str::<Vec<Value>>(text).ok());
         valid.push(list.is_some());
         let list = list.unwrap_or_default();
         lengths.push(list.len());
@@ -197,11 +198,11 @@ fn lists<'a>(
 }
 
 /// An item as the text that its type reads: strings lose their quotes, but not where JSON is wanted.
-fn item_text(value: serde_json::Value, item: &ColumnType) -> Option<String> {
-    match value {
-        serde_json::Value::Null => None,
-        serde_json::Value::String(text) if *item != ColumnType::Json => Some(text),
-        other => Some(other.to_string()),
+fn item_text(value: Value, item: &ColumnType) -> Option<String> {
+    match (value, item) {
+        (Value::Null, _) => None,
+        (Value::String(text), kind) if *kind != ColumnType::Json => Some(text),
+        (value, _) => Some(value.to_string()),
     }
 }
 

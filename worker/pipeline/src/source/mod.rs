@@ -186,10 +186,12 @@ impl SourceError {
                     | std::io::ErrorKind::PermissionDenied
                     | std::io::ErrorKind::IsADirectory
             ),
-            Self::Store { source, .. } => match source {
-                object_store::Error::Generic { .. } => !s3::is_refusal(source),
-                other => matches!(other, object_store::Error::JoinError { .. }),
-            },
+            Self::Store { source, .. } => {
+                matches!(
+                    source,
+                    object_store::Error::JoinError { .. } | object_store::Error::Generic { .. }
+                ) && !s3::is_refusal(source)
+            }
             Self::Thread(_) => true,
             Self::Nothing { .. }
             | Self::Pattern { .. }

@@ -2,6 +2,8 @@
 //!
 //! Numbers are numbers, but NaN and infinities are null; times are RFC 3339; binary that is not UTF-8 is hexadecimal.
 
+#![allow(clippy::wildcard_enum_match_arm)] // Arrow's types: what is not named here is shown as text.
+
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
