@@ -6,13 +6,13 @@
 //! | bool          | `true`, `false` in any case, `1`, `0`                                                     |
 //! | int32, int64  | a whole number in range, also written `1.0`                                               |
 //! | float64       | a finite number                                                                           |
-//! | decimal(p,s)  | a number, exact: never rounded                                                            |
+//! | decimal(p,s)  | a number as JSON writes it, exact: never rounded                                          |
 //! | date          | `2026-01-31`, or the UTC day of a timestamp                                               |
 //! | timestamp     | RFC 3339, without an offset UTC, a space for the `T`; or a whole number since 1970 UTC    |
 //! | json          | valid JSON                                                                                |
 //! | list of T     | a JSON array; one wrong item makes the whole list wrong                                   |
 //!
-//! A number since 1970 is seconds below 10^11, milliseconds below 10^14, microseconds below 10^17.
+//! Numbers and times follow the rules of [`super::json`]; of a number since 1970 its size tells the unit.
 //! What is wrong becomes null: the caller sees it by comparing with what was there.
 
 use std::sync::Arc;
@@ -24,13 +24,12 @@ use arrow::array::{
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::Field;
 use arrow::error::ArrowError;
-use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::spec::model::ColumnType;
 
-const DAY_MICROS: i64 = 86_400_000_000;
+use super::json::scalar;
 
 /// The texts as a column; null where there is none or where it is wrong.
 ///
@@ -55,11 +54,11 @@ pub(super) fn parse(texts: &[Option<&str>], kind: &ColumnType) -> Result<ArrayRe
         ColumnType::Float64 => Arc::new(values.map(|text| float(text?)).collect::<Float64Array>()),
         ColumnType::Decimal(precision, scale) => Arc::new(
             values
-                .map(|text| decimal(text?, *precision, *scale))
+                .map(|text| scalar::decimal(text?, *precision, *scale))
                 .collect::<Decimal128Array>()
                 .with_precision_and_scale(*precision, *scale)?,
         ),
-        ColumnType::Date => Arc::new(values.map(|text| day(text?)).collect::<Date32Array>()),
+        ColumnType::Date => Arc::new(values.map(|text| scalar::day(text?)).collect::<Date32Array>()),
         ColumnType::Timestamp => Arc::new(
             values
                 .map(|text| timestamp(text?))
@@ -84,10 +83,9 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// Leading zeros and a plus are more than JSON allows, and usual in CSV.
 fn integer(text: &str) -> Option<i64> {
-    text.parse()
-        .ok()
-        .or_else(|| i64::try_from(decimal(text, 38, 0)?).ok())
+    text.parse().ok().or_else(|| scalar::integer(text))
 }
 
 fn float(text: &str) -> Option<f64> {
@@ -95,77 +93,9 @@ fn float(text: &str) -> Option<f64> {
     text.parse::<f64>().ok().filter(|value| value.is_finite())
 }
 
-/// The unscaled value.
-pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
-    let (negative, digits) = match text.as_bytes() {
-        [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        rest => (false, rest),
-    };
-    let exponent_at = digits.iter().position(|byte| matches!(byte, b'e' | b'E'));
-    let (digits, mut shift) = match exponent_at {
-        Some(at) => (
-            &digits[..at],
-            std::str::from_utf8(&digits[at + 1..])
-                .ok()?
-                .parse::<i16>()
-                .ok()?
-                .into(),
-        ),
-        None => (digits, 0_i32),
-    };
-    let point = digits.iter().position(|byte| *byte == b'.');
-    let (whole, fraction) = point.map_or((digits, &digits[..0]), |at| (&digits[..at], &digits[at + 1..]));
-    if whole.len() + fraction.len() == 0 {
-        return None;
-    }
-    shift += i32::from(scale) - i32::try_from(fraction.len()).ok()?;
-    let mut value = 0_i128;
-    for byte in whole.iter().chain(fraction) {
-        let digit = byte.is_ascii_digit().then(|| i128::from(byte - b'0'))?;
-        value = value.checked_mul(10)?.checked_add(digit)?;
-    }
-    while shift < 0 && value != 0 {
-        // Digits beyond the scale are fine only when they are zeros.
-        (value, shift) = (value % 10 == 0).then_some((value / 10, shift + 1))?;
-    }
-    if value != 0 {
-        value = value.checked_mul(10_i128.checked_pow(u32::try_from(shift).ok()?)?)?;
-    }
-    let fits = 10_i128
-        .checked_pow(precision.into())
-        .is_none_or(|bound| value < bound);
-    fits.then_some(if negative { -value } else { value })
-}
-
-fn day(text: &str) -> Option<i32> {
-    if text.len() == 10 {
-        let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-        return i32::try_from((date - NaiveDate::default()).num_days()).ok();
-    }
-    i32::try_from(timestamp(text)?.div_euclid(DAY_MICROS)).ok()
-}
-
 fn timestamp(text: &str) -> Option<i64> {
-    if let Ok(number) = text.parse::<i64>() {
-        return epoch(number);
-    }
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Some(time.timestamp_micros());
-    }
-    let local = |format| NaiveDateTime::parse_from_str(text, format).ok();
-    let time = local("%Y-%m-%dT%H:%M:%S%.f").or_else(|| local("%Y-%m-%d %H:%M:%S%.f"))?;
-    Some(time.and_utc().timestamp_micros())
-}
-
-/// Microseconds since 1970 UTC of a number whose unit its size tells.
-pub(super) fn epoch(number: i64) -> Option<i64> {
-    match number.unsigned_abs() {
-        0..100_000_000_000 => Some(number * 1_000_000),
-        100_000_000_000..100_000_000_000_000 => Some(number * 1_000),
-        100_000_000_000_000..100_000_000_000_000_000 => Some(number),
-        _ => None,
-    }
+    text.parse()
+        .map_or_else(|_| scalar::timestamp(text), scalar::epoch)
 }
 
 fn lists<'a>(

@@ -127,6 +127,12 @@ pub enum SourceError {
         /// What its reader says.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The reader of a format could not cope with the file.
+    #[error("the reader of `{url}` gave up: the file is damaged")]
+    GaveUp {
+        /// The object.
+        url: String,
+    },
     /// A request to a store failed.
     #[error("could not read `{url}`")]
     Store {
@@ -201,6 +207,7 @@ impl SourceError {
             | Self::Changed { .. }
             | Self::Unpack { .. }
             | Self::Format { .. }
+            | Self::GaveUp { .. }
             | Self::Open(_)
             | Self::NotSplits
             | Self::Split(_)

@@ -9,6 +9,7 @@
 
 use std::io::{ErrorKind, Read};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -108,9 +109,17 @@ where
         let reading = tokio::task::spawn_blocking(move || {
             let mut wanted = true;
             for split in &splits {
-                let read = work(split, &mut |batch| {
-                    wanted = sender.blocking_send(Ok(batch)).is_ok();
-                    wanted
+                // Readers of whole formats are not all proof against damage: a panic of theirs is that file's error.
+                let read = catch_unwind(AssertUnwindSafe(|| {
+                    work(split, &mut |batch| {
+                        wanted = sender.blocking_send(Ok(batch)).is_ok();
+                        wanted
+                    })
+                }));
+                let read = read.unwrap_or_else(|_| {
+                    Err(SourceError::GaveUp {
+                        url: split.object.url.clone(),
+                    })
                 });
                 if let Err(error) = read {
                     // In order behind the batches before it; if nobody listens there is nobody to tell.

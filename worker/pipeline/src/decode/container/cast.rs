@@ -25,6 +25,7 @@ use arrow::compute::{self, CastOptions};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type, TimeUnit};
 use arrow::error::ArrowError;
 
+use crate::decode::json::scalar;
 use crate::decode::text;
 use crate::spec::model::ColumnType;
 
@@ -170,7 +171,7 @@ fn since_1970(values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let instants: TimestampMicrosecondArray = values
         .as_primitive::<Int64Type>()
         .iter()
-        .map(|value| text::epoch(value?))
+        .map(|value| scalar::epoch(value?))
         .collect();
     Ok(Arc::new(instants.with_timezone("UTC")))
 }

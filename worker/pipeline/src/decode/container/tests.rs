@@ -13,6 +13,7 @@ use arrow::datatypes::{
 };
 use datafusion::catalog::memory::MemorySourceConfig;
 use futures::TryStreamExt;
+use rand::{Rng, SeedableRng};
 
 use crate::decode::{Wanted, WantedKind};
 use crate::rows::{self, Fault, FaultKind};
@@ -395,6 +396,38 @@ async fn a_file_that_is_not_of_its_format_is_an_error_that_names_it() {
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(name), "{error}");
+        }
+    }
+}
+
+/// Bytes changed at random, by a seed: rows or an error that names the file, and no panic.
+#[tokio::test]
+async fn damaged_files_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = events(50);
+    let mut avro = arrow_avro::writer::AvroWriter::new(Vec::new(), events.schema().as_ref().clone()).unwrap();
+    avro.write(&events).unwrap();
+    avro.finish().unwrap();
+    let mut parquet = ArrowWriter::try_new(Vec::new(), events.schema(), None).unwrap();
+    parquet.write(&events).unwrap();
+    for (name, format, sound) in [
+        ("a.avro", Format::Avro, avro.into_inner()),
+        ("a.parquet", Format::Parquet, parquet.into_inner().unwrap()),
+    ] {
+        for seed in 0..300 {
+            let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+            let mut bytes = sound.clone();
+            for _ in 0..random.random_range(1..4) {
+                let at = random.random_range(0..bytes.len());
+                bytes[at] = random.random();
+            }
+            let file = folder.path().join(format!("{seed}-{name}"));
+            std::fs::write(&file, &bytes).unwrap();
+            if let Err(error) = decode(&file, format, 1 << 20, &event_plan()).await {
+                let text = error.to_string();
+                assert!(text.contains(name), "seed {seed}: {error:?}");
+                assert!(!format!("{error:?}").contains("panic"), "seed {seed}: {error:?}");
+            }
         }
     }
 }

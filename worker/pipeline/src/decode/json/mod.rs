@@ -26,6 +26,7 @@ mod diagnose;
 mod number;
 mod paths;
 mod record;
+pub(super) mod scalar;
 mod simd;
 mod skip;
 mod time;
