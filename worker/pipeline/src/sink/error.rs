@@ -7,6 +7,7 @@ use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use parquet::errors::ParquetError;
 
+use super::EncodeError;
 use crate::rows::NoteError;
 
 /// Why a task could not write.
@@ -54,24 +55,12 @@ pub enum SinkError {
         #[source]
         source: object_store::path::Error,
     },
-    /// Columns could not be encoded.
-    #[error("could not encode column `{column}`")]
-    Encode {
-        /// Column, or the kind of the file.
-        column: String,
-        /// What the encoder said.
-        #[source]
-        source: ParquetError,
-    },
-    /// A page could not be compressed.
-    #[error("could not compress a page of column `{column}`")]
-    Compress {
-        /// Column.
-        column: String,
-        /// What the compressor said.
-        #[source]
-        source: io::Error,
-    },
+    /// A data file could not be encoded.
+    #[error("could not encode a data file")]
+    Encode(#[from] EncodeError),
+    /// A quarantine file could not be encoded.
+    #[error("could not encode a quarantine file")]
+    Quarantine(#[from] ParquetError),
     /// A batch of another shape than the plan promised.
     #[error("the sink's input: {what}")]
     Input {
@@ -121,8 +110,8 @@ impl SinkError {
             Self::DiskFull { .. }
             | Self::Exists { .. }
             | Self::Key { .. }
-            | Self::Encode { .. }
-            | Self::Compress { .. }
+            | Self::Encode(_)
+            | Self::Quarantine(_)
             | Self::Input { .. }
             | Self::Arrow(_)
             | Self::Note(_)

@@ -54,14 +54,11 @@ pub(super) fn day_name(day: i64) -> String {
 }
 
 /// The file of one hour's keys; sorts them.
-pub(super) fn encode(hour: i64, keys: &mut Vec<u128>) -> Result<Vec<u8>, SinkError> {
-    keys.sort_unstable();
-    keys.dedup();
-    let wrap = |source: Box<dyn std::error::Error + Send + Sync>| SinkError::Keys {
+pub(super) fn encode(hour: i64, keys: &mut [u128]) -> Result<Vec<u8>, SinkError> {
+    crate::dedup::index::encode_keys(keys).map_err(|error| SinkError::Keys {
         hour: hour_name(hour),
-        source,
-    };
-    Err(wrap("the key index is not built yet".into()))
+        source: Box::new(error),
+    })
 }
 
 #[cfg(test)]

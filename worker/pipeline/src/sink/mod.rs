@@ -5,17 +5,16 @@
 //! an attempt leaves behind when it dies is harmless: no manifest names it, and no later attempt shares
 //! its names (invariant 3).
 //!
-//! The walk of a batch: [`fanout`] gives each row its partition, [`buffer`] copies the rows out of the
-//! input's buffers into compact columns, and when the task ends (or memory or a file is full)
-//! [`parquet_file`] sorts a partition by event time and encodes it, and [`upload`] puts it.
+//! The walk of a batch: [`fanout`] gives each row its partition, [`encode`] copies the rows out of the
+//! input's buffers into compact columns, and when the task ends (or memory or a file is full) sorts a
+//! partition by event time and makes it a file, which [`upload`] puts.
 
-mod buffer;
+mod encode;
 mod error;
-mod exec;
+pub mod exec;
 mod fanout;
 mod intern;
 mod keys;
-mod parquet_file;
 mod quarantine;
 mod report;
 mod task;
@@ -29,6 +28,7 @@ use millrace_proto::ids::{Attempt, BatchId};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
+pub use encode::EncodeError;
 pub use error::SinkError;
 pub use exec::SinkExec;
 pub use report::{read_report, read_states, report_schema};

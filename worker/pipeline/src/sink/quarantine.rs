@@ -53,18 +53,14 @@ impl Rejects {
 
 /// A quarantine file. Its statistics hold no bound of any value: payloads may be clear personal data.
 fn encode(batches: &[RecordBatch]) -> Result<Vec<u8>, SinkError> {
-    let wrap = |source| SinkError::Encode {
-        column: "quarantine".to_owned(),
-        source,
-    };
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_statistics_enabled(EnabledStatistics::None)
         .set_offset_index_disabled(true)
         .build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), reject_schema(), Some(properties)).map_err(wrap)?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), reject_schema(), Some(properties))?;
     for batch in batches {
-        writer.write(batch).map_err(wrap)?;
+        writer.write(batch)?;
     }
-    writer.into_inner().map_err(wrap)
+    Ok(writer.into_inner()?)
 }

@@ -11,10 +11,9 @@ use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType, UInt32Type
 use millrace_proto::keys::TaskNames;
 use millrace_proto::manifest::{DataFile, KeyFile};
 
-use super::buffer::PartitionBuffer;
+use super::encode::{FileShape, FileWriter, PartitionBuffer, PartitionValues};
 use super::fanout::{Fanout, HOUR_US};
 use super::keys::{self, Keys};
-use super::parquet_file::FileWriter;
 use super::quarantine::Rejects;
 use super::report::{Report, push_state, written};
 use super::upload::Uploads;
@@ -91,12 +90,20 @@ impl TaskSink {
             .unwrap_or(i64::MAX)
             .saturating_mul(1_000_000);
         let watermark = spec.watermark_us.unwrap_or(i64::MIN);
+        let layout = Layout::new(&spec, &input)?;
+        let writer = FileWriter::new(&FileShape {
+            table: &spec.table,
+            time: layout.time,
+            levels: &spec.partition.by,
+            compression: spec.compression,
+            delta: spec.delta_encodings,
+        })?;
         Ok(Self {
             names,
-            layout: Layout::new(&spec, &input)?,
+            layout,
             fanout: Fanout::new(&spec.partition),
             buffers: Vec::new(),
-            writer: FileWriter::new(&spec)?,
+            writer,
             keys: Keys::default(),
             rejects: Rejects::default(),
             states: Vec::new(),
@@ -275,8 +282,13 @@ impl TaskSink {
             return Ok(());
         }
         let (day, hour) = self.fanout.day_and_hour(slot);
-        let source = self.fanout.source(slot);
-        let file = self.writer.write(&mut self.buffers[slot], day, hour, source)?;
+        let narrow = |value: Option<i64>| value.and_then(|value| i32::try_from(value).ok());
+        let values = PartitionValues {
+            day: narrow(day).unwrap_or_default(),
+            hour: narrow(hour).unwrap_or_default(),
+            source: self.fanout.source(slot),
+        };
+        let file = self.writer.write(&mut self.buffers[slot], values)?;
         let partition = self.fanout.values(slot);
         let number = self.next_file();
         let key = self.names.data(&partition, number);
