@@ -13,11 +13,16 @@ from pathlib import Path
 SAMPLE_SECONDS = 0.05
 
 
+class Failed(Exception):
+    """The command ended with an error."""
+
+
 def run(command, threads, environment):
     """Wall and CPU time, peak memory. Cores are fixed, so that one thread is one core for helpers too."""
     os.sync()  # the last run's pages are not this run's debt
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:threads])
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        busy = busy_seconds()
         began = time.perf_counter()
         process = subprocess.Popen(
             ["taskset", "-c", cores, *command], stdout=out, stderr=errors, stdin=subprocess.DEVNULL, env=environment
@@ -26,20 +31,29 @@ def run(command, threads, environment):
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
+        busy = busy_seconds() - busy
         sampled = peak.stop()
         out.seek(0)
         errors.seek(0)
         text = out.read().decode(errors="replace")
         if process.returncode != 0:
             tail = errors.read().decode(errors="replace")[-3000:]
-            raise SystemExit(f"{' '.join(command)}\nended with {process.returncode}:\n{text[-1000:]}\n{tail}")
+            raise Failed(f"{' '.join(command)}\nended with {process.returncode}:\n{text[-1000:]}\n{tail}")
+    cpu = usage.ru_utime + usage.ru_stime
     return {
         "work_seconds": reported(text) or wall,
         "wall_seconds": wall,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "cpu_seconds": cpu,
+        "others_cpu_seconds": max(0.0, busy - cpu),
         "system_seconds": usage.ru_stime,
         "rss_bytes": max(usage.ru_maxrss * 1024, sampled),
     }
+
+
+def busy_seconds():
+    """CPU time that the whole machine spent on work since its start."""
+    user, nice, system, _idle, _wait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def reported(text):
@@ -100,11 +114,14 @@ def warm(path):
             pass
 
 
+def memory_bytes():
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def machine():
     model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "unknown")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     versions = {name: version(name) for name in ("duckdb", "polars", "pyspark")}
-    return {"cpu": model, "cores": os.cpu_count(), "memory_bytes": memory, "system": platform.platform(),
+    return {"cpu": model, "cores": os.cpu_count(), "memory_bytes": memory_bytes(), "system": platform.platform(),
             "python": platform.python_version(), "versions": versions}
 
 
