@@ -1,19 +1,26 @@
 //! Input in S3, against a real server: MinIO, installed and started by `deploy/local/s3.sh`.
 
+#![allow(clippy::unwrap_used)] // Test code; clippy's own exception covers test functions only.
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Int64Type;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::TryStreamExt;
+use millrace_pipeline::decode::container::ContainerExec;
+use millrace_pipeline::decode::{DecodePlan, Wanted, WantedKind};
 use millrace_pipeline::source::exec::{ScanExec, ScanOptions};
 use millrace_pipeline::source::{S3Options, Stores, cut, list, split_schema, splits_batch};
-use millrace_pipeline::spec::model::{Format, Secret, Source};
+use millrace_pipeline::spec::model::{ColumnType, Format, Secret, Source};
 use millrace_proto::split::InputObject;
 use object_store::{ObjectStoreExt, PutMode, PutPayload};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
 
 const BUCKET: &str = "raw";
 
@@ -176,6 +183,62 @@ async fn a_bucket_is_listed_and_read_as_it_was_listed() {
     }
     let winners = puts.join_all().await.into_iter().filter(|won| *won).count();
     assert_eq!(winners, 1, "several puts of one name succeeded");
+}
+
+/// Parquet is read by the ranges of its wanted columns, row group by row group, each in one split; a packed CSV object whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_formats_are_read_from_a_bucket_too() {
+    let server = Server::start();
+    let ids: Vec<i64> = (0..50_000).collect();
+    let unwanted: Vec<String> = ids
+        .iter()
+        .map(|id| format!("{id}-{}", id.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64)))
+        .collect();
+    let batch = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int64Array::from(ids.clone())) as ArrayRef),
+        ("unwanted", Arc::new(StringArray::from(unwanted)) as ArrayRef),
+    ])
+    .unwrap();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(7000))
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    server.put("in/a.parquet", writer.into_inner().unwrap()).await;
+    let csv: String = std::iter::once("other,id\n".to_owned())
+        .chain(ids.iter().map(|id| format!("x,{id}\n")))
+        .collect();
+    server
+        .put("in/a.csv.zst", zstd::encode_all(csv.as_bytes(), 1).unwrap())
+        .await;
+
+    for (key, format) in [("in/a.parquet", Format::Parquet), ("in/a.csv.zst", Format::Csv)] {
+        let objects = server.list(key).await.unwrap();
+        let splits = splits_batch(&cut(&objects, format, 100_000)).unwrap();
+        let input = MemorySourceConfig::try_new_exec(&[vec![splits]], split_schema(), None).unwrap();
+        let id = Wanted {
+            name: "id".into(),
+            path: vec!["id".into()],
+            kind: WantedKind::Value(ColumnType::Int64),
+        };
+        let plan = DecodePlan {
+            fields: vec![id],
+            record_bytes_max: 1 << 20,
+            depth_max: 10,
+        };
+        let exec = ContainerExec::new(input, Arc::new(server.stores()), Arc::new(plan), format);
+        let batches: Vec<RecordBatch> = exec
+            .execute(0, Arc::new(TaskContext::default()))
+            .unwrap()
+            .try_collect()
+            .await
+            .unwrap();
+        let read: Vec<i64> = batches
+            .iter()
+            .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec())
+            .collect();
+        assert!(read == ids, "{key}: not the ids that were put");
+    }
 }
 
 /// Wrong keys are an error that says so at once, and one that repeating does not mend.

@@ -2,7 +2,7 @@
 //!
 //! | type         | takes                                                                                 |
 //! |--------------|---------------------------------------------------------------------------------------|
-//! | string       | text, and binary that is UTF-8                                                        |
+//! | string       | text, binary that is UTF-8, and 16 bytes of fixed size as the UUID they are            |
 //! | bool         | booleans                                                                              |
 //! | int32, int64 | integers of any width in range, floating point numbers that are whole                 |
 //! | float64      | numbers                                                                               |
@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Decimal128Array, Int64Array, ListArray, StringViewBuilder,
+    Array, ArrayRef, AsArray, Decimal128Array, Int64Array, ListArray, StringViewArray, StringViewBuilder,
     TimestampMicrosecondArray, new_null_array,
 };
 use arrow::buffer::NullBuffer;
@@ -42,6 +42,7 @@ pub(super) fn cast(values: &ArrayRef, kind: &ColumnType) -> Result<ArrayRef, Arr
         (_, ColumnType::Json) if is_text(from) => parsed(values, kind),
         (_, ColumnType::Json) => as_json(values),
         (_, ColumnType::String) if is_text(from) || is_binary(from) => safe(values, &to),
+        (From::FixedSizeBinary(16), ColumnType::String) => Ok(uuids(values)),
         (From::Boolean, ColumnType::Bool) => Ok(Arc::clone(values)),
         (_, ColumnType::Int32 | ColumnType::Int64) if from.is_integer() => safe(values, &to),
         (_, ColumnType::Int32 | ColumnType::Int64) if from.is_floating() => whole(values, &to),
@@ -105,6 +106,20 @@ fn parsed(values: &ArrayRef, kind: &ColumnType) -> Result<ArrayRef, ArrowError> 
     let texts = safe(values, &DataType::Utf8View)?;
     let texts: Vec<Option<&str>> = texts.as_string_view().iter().collect();
     text::parse(&texts, kind)
+}
+
+fn uuids(values: &ArrayRef) -> ArrayRef {
+    let uuid = |bytes: &[u8]| {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+    };
+    Arc::new(
+        values
+            .as_fixed_size_binary()
+            .iter()
+            .map(|bytes| bytes.map(uuid))
+            .collect::<StringViewArray>(),
+    )
 }
 
 /// Floating point numbers by the shortest text that means them, as they would stand in JSON.
@@ -217,4 +232,69 @@ fn lists(values: &ArrayRef, item: &ColumnType) -> Result<ArrayRef, ArrowError> {
         items,
         Some(NullBuffer::from(valid)),
     )?))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{FixedSizeBinaryArray, Float64Array, StringArray, TimestampSecondArray, UInt64Array};
+    use arrow::datatypes::TimestampMicrosecondType;
+
+    use super::*;
+
+    fn valid(values: ArrayRef, kind: &ColumnType) -> (ArrayRef, Vec<bool>) {
+        let column = cast(&values, kind).unwrap();
+        assert_eq!(column.data_type(), &kind.arrow());
+        let valid = (0..column.len()).map(|row| column.is_valid(row)).collect();
+        (column, valid)
+    }
+
+    #[test]
+    fn what_does_not_fit_exactly_is_null() {
+        let big: ArrayRef = Arc::new(UInt64Array::from(vec![1, u64::MAX]));
+        assert_eq!(valid(Arc::clone(&big), &ColumnType::Int64).1, [true, false]);
+        assert_eq!(valid(big, &ColumnType::Bool).1, [false, false]);
+        let floats: ArrayRef = Arc::new(Float64Array::from(vec![
+            2.0,
+            2.5,
+            f64::NAN,
+            1e19,
+            -9_223_372_036_854_775_808.0,
+        ]));
+        assert_eq!(
+            valid(Arc::clone(&floats), &ColumnType::Int64).1,
+            [true, false, false, false, false]
+        );
+        let (decimals, fits) = valid(floats, &ColumnType::Decimal(5, 1));
+        assert_eq!(fits, [true, true, false, false, false]);
+        assert_eq!(decimals.as_primitive::<Decimal128Type>().value(1), 25);
+        let exact = Decimal128Array::from(vec![1230, 1234, 99_999_990])
+            .with_precision_and_scale(20, 3)
+            .unwrap();
+        let (decimals, fits) = valid(Arc::new(exact), &ColumnType::Decimal(5, 2));
+        assert_eq!(fits, [true, false, false]);
+        assert_eq!(decimals.as_primitive::<Decimal128Type>().value(0), 123);
+        let late: ArrayRef = Arc::new(TimestampSecondArray::from(vec![1, i64::MAX]));
+        let (times, fits) = valid(late, &ColumnType::Timestamp);
+        assert_eq!(fits, [true, false]);
+        assert_eq!(
+            times.as_primitive::<TimestampMicrosecondType>().value(0),
+            1_000_000
+        );
+    }
+
+    #[test]
+    fn texts_are_read_by_type_and_uuids_shown() {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("2026-01-31"), Some("{}"), None]));
+        assert_eq!(
+            valid(Arc::clone(&texts), &ColumnType::Date).1,
+            [true, false, false]
+        );
+        assert_eq!(valid(texts, &ColumnType::Json).1, [false, true, false]);
+        let uuid = FixedSizeBinaryArray::try_from_iter([(0_u8..16).collect::<Vec<_>>()].into_iter()).unwrap();
+        let (shown, _) = valid(Arc::new(uuid), &ColumnType::String);
+        assert_eq!(
+            shown.as_string_view().value(0),
+            "00010203-0405-0607-0809-0a0b0c0d0e0f"
+        );
+    }
 }
