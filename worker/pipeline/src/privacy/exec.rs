@@ -143,3 +143,52 @@ impl ExecutionPlan for PrivacyExec {
         Some(self.metrics.clone_inner())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, StringViewArray, new_null_array};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::datasource::memory::MemorySourceConfig;
+    use futures::TryStreamExt;
+
+    use super::super::tests::pipeline;
+    use super::*;
+    use crate::rows::Note;
+    use crate::spec::model::{ColumnType, PiiClass, Privacy, Secret};
+
+    #[tokio::test]
+    async fn events_are_masked_and_notes_pass_in_the_same_schema() {
+        let privacy = Privacy {
+            hash_key: Some(Secret::new("k".into())),
+            ..Privacy::default()
+        };
+        let text = ColumnType::String;
+        let pipeline = pipeline(&[(text.clone(), Some(PiiClass::FreeText)), (text, None)], privacy);
+        let policy = Arc::new(Policy::new(&pipeline, None).unwrap());
+        let table = Schema::new(vec![
+            Field::new("c0", DataType::Utf8View, true),
+            Field::new("c1", DataType::Utf8View, true),
+        ]);
+        let schema = rows::event_schema(&table, true);
+        let mut columns: Vec<ArrayRef> = schema
+            .fields()
+            .iter()
+            .map(|field| new_null_array(field.data_type(), 2))
+            .collect();
+        columns[0] = Arc::new(StringViewArray::from(vec![Some("ada"), None]));
+        columns[1] = Arc::new(StringViewArray::from(vec![Some("ada"), None]));
+        let events = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+        let note = Note::Quality(vec![7]).to_batch(&schema).unwrap();
+        let source =
+            MemorySourceConfig::try_new_exec(&[vec![note.clone(), events]], Arc::clone(&schema), None)
+                .unwrap();
+        let plan = PrivacyExec::new(source, policy);
+        let stream = plan.execute(0, Arc::new(TaskContext::default())).unwrap();
+        let out: Vec<_> = stream.try_collect().await.unwrap();
+        assert_eq!(out[0], note);
+        assert_eq!(out[1].schema(), schema);
+        let texts = |column: usize| out[1].column(column).as_string_view().iter().collect::<Vec<_>>();
+        assert_eq!(texts(0), [Some("[redacted]"), None]);
+        assert_eq!(texts(1), [Some("ada"), None]);
+    }
+}
