@@ -195,3 +195,63 @@ fn columns(chunk: &RecordBatch) -> Result<(&[u32], &[u64], &[u64], &LargeBinaryA
         chunk.column(3).as_binary::<i64>(),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, UInt32Array, UInt64Array};
+    use datafusion::datasource::memory::MemorySourceConfig;
+
+    use super::*;
+    use crate::decode::{Wanted, WantedKind};
+    use crate::spec::model::ColumnType;
+
+    #[test]
+    fn the_operator_borrows_the_chunks_and_keeps_their_origin() {
+        let payloads = LargeBinaryArray::from_vec(vec![
+            b"{\"a\":\"a text that is long\"}\n\n{\"a\":1}\n".as_slice(),
+            b"{\"a\":\"x\"}",
+        ]);
+        let values = payloads.values().clone();
+        let chunk = RecordBatch::try_new(
+            rows::chunk_schema(),
+            vec![
+                Arc::new(UInt32Array::from(vec![4, 5])) as ArrayRef,
+                Arc::new(UInt64Array::from(vec![10, 1])),
+                Arc::new(UInt64Array::from(vec![1000, 0])),
+                Arc::new(payloads),
+            ],
+        )
+        .unwrap();
+        let input = MemorySourceConfig::try_new_exec(&[vec![chunk]], rows::chunk_schema(), None).unwrap();
+        let plan = DecodePlan {
+            fields: vec![Wanted {
+                name: "a".to_owned(),
+                path: vec!["a".to_owned()],
+                kind: WantedKind::Value(ColumnType::String),
+            }],
+            record_bytes_max: 1 << 20,
+            depth_max: 128,
+        };
+        let operator = DecodeExec::new(input, Arc::new(plan));
+        let stream = operator.execute(0, Arc::new(TaskContext::default())).unwrap();
+        let batches: Vec<RecordBatch> =
+            futures::executor::block_on(stream.map(std::result::Result::unwrap).collect());
+        let [first, second] = batches.as_slice() else {
+            panic!("one batch a payload, got {}", batches.len());
+        };
+        assert_eq!(first.schema(), operator.schema());
+        assert_eq!(first["a"].as_string_view().value(0), "a text that is long");
+        assert_eq!(
+            first["a"].as_string_view().data_buffers()[0].as_ptr(),
+            values.as_ptr()
+        );
+        assert_eq!(first[rows::LINE].as_primitive::<UInt64Type>().values(), &[10, 12]);
+        assert_eq!(
+            first[rows::OFFSET].as_primitive::<UInt64Type>().values(),
+            &[1000, 1029]
+        );
+        assert_eq!(first[rows::FAULTS].null_count(), 1);
+        assert_eq!(second[rows::SPLIT].as_primitive::<UInt32Type>().values(), &[5]);
+        assert_eq!(operator.metrics().unwrap().output_rows(), Some(3));
+    }
+}

@@ -1,7 +1,7 @@
 //! JSON lines to Arrow, driven by what is wanted.
 //!
 //! In: a payload of lines. Out: batches of at most [`BATCH_ROWS`] rows: the wanted fields, then the five
-//! hidden columns of [`rows::origin_fields`]. Every line that is not blank is exactly one row.
+//! hidden columns of [`crate::rows::origin_fields`]. Every line that is not blank is exactly one row.
 //!
 //! | the line is...                                   | the row has...                                       |
 //! |--------------------------------------------------|------------------------------------------------------|
@@ -328,5 +328,7 @@ fn line_end(bytes: &[u8], at: usize) -> usize {
     (line_break(bytes, at.saturating_sub(1)) + 1).min(bytes.len())
 }
 
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;

@@ -55,9 +55,11 @@ impl Walk {
         loop {
             let guess = self.nodes[object].shape.guess(expected, bytes, at);
             let (target, value) = match guess {
-                Some(guess) => {
+                Some((target, value)) => {
                     expected += 1;
-                    guess
+                    // White space may stand behind a token that was learned without.
+                    let is_value = byte(bytes, value) > b' ';
+                    (target, if is_value { value } else { space(bytes, value) })
                 }
                 None => {
                     is_as_expected = false;
