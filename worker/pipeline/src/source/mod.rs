@@ -10,8 +10,8 @@
 //! | module     | has                                                            |
 //! |------------|----------------------------------------------------------------|
 //! | [`stores`] | URLs to object stores                                          |
-//! | [`list`]   | a file, folder, prefix or glob to objects with size and version |
-//! | [`cut`]    | objects to splits, splits to rows and back                     |
+//! | [`mod@list`] | a file, folder, prefix or glob to objects with size and version |
+//! | [`mod@cut`]  | objects to splits, splits to rows and back                     |
 //! | `read`     | a split's bytes: `files`, `s3`, unpacked by `unpack`           |
 //! | [`lines`]  | bytes to chunks of whole lines, the kernel                     |
 //! | [`exec`]   | the operator                                                   |
