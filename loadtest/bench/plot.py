@@ -24,7 +24,7 @@ def draw(summary, folder):
     axes[0][0].set_ylabel("million events per second")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
-    figure.suptitle("JSON lines to deduplicated, partitioned Parquet (higher is better; x: against DuckDB)", fontsize=12)
+    figure.suptitle("JSON lines to deduplicated, partitioned Parquet\nhigher is better; x: speed against DuckDB", fontsize=11)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
     for suffix in ("svg", "png"):
         figure.savefig(folder / f"bench.{suffix}", dpi=150, metadata=METADATA[suffix])
@@ -51,7 +51,8 @@ def panel(axis, size, lines):
 
 
 def label(line, tool):
-    rate = f"{line['events_per_second'] / 1e6:.2f}M"
+    rate = line["events_per_second"]
+    rate = f"{rate / 1e6:.2f}M" if rate >= 1e5 else f"{rate / 1e3:.0f}k"
     if tool == "duckdb" or not line["speed_to_duckdb"]:
         return rate
     return f"{rate}\n{line['speed_to_duckdb']:.2g}x"
