@@ -1,4 +1,5 @@
-//! A pipeline as far as it could be read: what has a fault is absent, the rest is checked on.
+//! A pipeline as far as it could be read: what has a fault is absent (or a placeholder, where more
+//! hangs on it), the rest is checked on. Only a file without faults becomes a pipeline.
 
 use std::collections::BTreeMap;
 

@@ -69,7 +69,7 @@ pub fn load(
     let source = SourceText::new(text, root.as_ref());
     let mut reader = Reader::new(source, root.as_ref(), env);
     for slip in slips {
-        let key = reader.key_at(&slip.place);
+        let key = reader::join(&reader.key_at(&slip.place), &slip.name);
         reader.fault_at(slip.place, &key, slip.wrong, slip.right);
     }
     let Some(root) = root else {

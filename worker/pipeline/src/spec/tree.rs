@@ -65,6 +65,8 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Slip {
     pub(super) place: Place,
+    /// The key that is meant, where the tree does not hold it.
+    pub(super) name: String,
     pub(super) wrong: String,
     pub(super) right: String,
 }
@@ -92,6 +94,7 @@ pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Slip>) {
     if text.len() > TEXT_BYTES_MAX {
         let slip = Slip {
             place: start_of_file(),
+            name: String::new(),
             wrong: format!("the file has {} bytes", text.len()),
             right: format!("a pipeline file has at most {TEXT_BYTES_MAX} bytes"),
         };
@@ -134,6 +137,7 @@ fn syntax_slip(error: &ScanError) -> Slip {
             column: clamp(marker.col() + 1),
             bytes: byte..byte,
         },
+        name: String::new(),
         wrong: format!("this is not YAML: {}", error.info()),
         right: "check indentation, quotes, brackets and the colon after each key; the rest is read once this is mended".into(),
     }
@@ -214,6 +218,7 @@ impl Builder {
             Event::UnresolvedAlias(_) => self.dangling(at),
             Event::DocumentStart(..) if self.root.is_some() => Err(Slip {
                 place: at,
+                name: String::new(),
                 wrong: "a second YAML document starts here".into(),
                 right: "one pipeline a file: move it to a file of its own".into(),
             }),
@@ -235,6 +240,7 @@ impl Builder {
     fn slip(&mut self, place: Place, wrong: impl Into<String>, right: &str) {
         self.slips.push(Slip {
             place,
+            name: String::new(),
             wrong: wrong.into(),
             right: right.into(),
         });
@@ -250,6 +256,7 @@ impl Builder {
         if self.open.len() >= DEPTH_MAX {
             return Err(Slip {
                 place,
+                name: String::new(),
                 wrong: format!("this is nested more than {DEPTH_MAX} deep"),
                 right: "a pipeline file needs no more than a handful of levels".into(),
             });
@@ -291,6 +298,7 @@ impl Builder {
         if self.nodes > NODES_MAX {
             return Err(Slip {
                 place: node.place,
+                name: String::new(),
                 wrong: format!("with its aliases written out the file has more than {NODES_MAX} values"),
                 right: "use fewer aliases".into(),
             });
@@ -316,6 +324,7 @@ impl Builder {
                             format!("this key is given twice, first on line {}", first.key_place.line);
                         self.slips.push(Slip {
                             place: key_place,
+                            name,
                             wrong,
                             right: "keep one of them".into(),
                         });

@@ -232,7 +232,7 @@ pub(in crate::spec) fn dedup(field: &Field<'_>, reader: &mut Reader<'_>) -> Opti
         .map_or(Some(DedupScope::Global), |field| field.choice(reader, &scopes));
     Some(Dedup {
         key: key?,
-        scope: scope?,
+        scope: scope.unwrap_or(DedupScope::Global), // Its fault is reported; the columns are checked on.
     })
 }
 

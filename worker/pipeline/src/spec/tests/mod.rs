@@ -7,6 +7,23 @@ use super::model::Pipeline;
 use super::{Report, load};
 
 mod accepted;
+mod refused;
+mod reports;
+
+/// A file with every section of the design.
+const DESIGN: &str = include_str!("design.yaml");
+
+/// The least that a file holds.
+const SMALLEST: &str = "\
+version: 1
+pipeline: small
+source:
+  files: {path: events/, format: json}
+schema:
+  - {name: event_time, type: timestamp, required: true}
+partition: {time: event_time}
+lake: {url: ./lake}
+";
 
 const BASE: &str = "/pipelines";
 
