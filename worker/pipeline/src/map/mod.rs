@@ -25,10 +25,14 @@
 
 mod batch;
 mod check;
+#[cfg(test)]
+mod check_tests;
 pub mod exec;
 mod expression;
 mod faults;
 mod layout;
+#[cfg(test)]
+mod made_up;
 #[cfg(test)]
 mod row_by_row;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::tests::{column, decode, faults, from, missing, pipeline, sql, version};
+use super::made_up::{column, decode, faults, from, missing, pipeline, sql, version};
 use super::*;
 use crate::rows::FaultKind;
 use crate::spec::model::{ColumnType, ColumnValue, Version, When};
@@ -230,10 +230,12 @@ fn value_at(mapped: &RecordBatch, column: usize, row: usize) -> Option<Value> {
     if array.is_null(row) {
         return None;
     }
-    Some(match kind(column) {
-        ColumnType::Int64 => json!(array.as_primitive::<Int64Type>().value(row)),
-        ColumnType::Int32 => json!(array.as_primitive::<Int32Type>().value(row)),
-        _ => json!(array.as_string_view().value(row)),
+    Some(if let Some(numbers) = array.as_primitive_opt::<Int64Type>() {
+        json!(numbers.value(row))
+    } else if let Some(numbers) = array.as_primitive_opt::<Int32Type>() {
+        json!(numbers.value(row))
+    } else {
+        json!(array.as_string_view().value(row))
     })
 }
 
