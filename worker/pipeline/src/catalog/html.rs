@@ -91,7 +91,11 @@ fn column(body: &mut String, position: usize, entry: &Entry) {
         body.push_str("<span class=\"tag strong\">required</span>");
     }
     if let Some(personal) = &entry.personal_data {
-        let _ = write!(body, "<span class=\"tag personal\">{}</span>", personal.class);
+        let _ = write!(
+            body,
+            "<span class=\"tag personal\">personal: {}</span>",
+            personal.class
+        );
     }
     body.push_str("</h2>\n");
     match &entry.meaning {

@@ -12,5 +12,7 @@ mod html;
 mod identifier;
 mod masking;
 #[cfg(test)]
+mod real_postgres;
+#[cfg(test)]
 mod tests;
 mod wording;

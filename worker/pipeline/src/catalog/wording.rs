@@ -309,7 +309,7 @@ pub(super) fn duration(seconds: u64) -> String {
     let units = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
     let (unit, name) = units
         .into_iter()
-        .find(|(unit, _)| seconds % unit == 0)
+        .find(|(unit, _)| seconds.is_multiple_of(*unit))
         .unwrap_or((1, "second"));
     let count = seconds / unit;
     if count == 1 {
