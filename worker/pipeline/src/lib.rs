@@ -13,6 +13,7 @@ pub mod catalog;
 pub mod decode;
 pub mod dedup;
 pub mod map;
+pub mod plan;
 pub mod privacy;
 pub mod quality;
 pub mod rows;
