@@ -1,1 +1,15 @@
-//! x
+//! The control plane: what is to be read, by which attempt, and what of it counts.
+//!
+//! Read, decide, act: [`ledger`] holds what happened, [`split`] decides what is next, [`engine`] runs it,
+//! [`commit`] makes it visible. [`job`] is the loop around them for the embedded run; [`verify`] proves
+//! from what is stored that nothing was lost or doubled.
+
+pub mod commit;
+pub mod engine;
+pub mod job;
+pub mod lake;
+pub mod ledger;
+pub mod quarantine;
+pub mod query;
+pub mod split;
+pub mod verify;

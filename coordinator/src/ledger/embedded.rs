@@ -1,0 +1,259 @@
+//! The embedded ledger: the sequence as objects `ledger/<sequence>.json` beside the lake.
+//!
+//! Works on any store with a conditional put, so also for a lake on S3. Each object is a JSON array of
+//! entries that happened at once; an append is one `put if absent` of the next object. Two writers can
+//! not both succeed at one place, so the loser learns that it was taken over. A torn put does not exist:
+//! stores put whole objects (local ones: written aside, linked, synced).
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use millrace_proto::ids::PipelineName;
+use millrace_proto::keys;
+
+use super::{Entry, State};
+use crate::lake::{Lake, LakeError};
+
+/// Objects fetched side by side when a ledger is opened.
+const OPEN_READS: usize = 32;
+
+/// Why the ledger could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Another writer appended since we read.
+    #[error(
+        "another run took this lake over at ledger entry {place}; this one stops, nothing of it is lost: run again when the other is done"
+    )]
+    Fenced {
+        /// The place that was taken.
+        place: u64,
+    },
+    /// The lake is another pipeline's.
+    #[error(
+        "the lake `{url}` belongs to pipeline `{owner}`, not to `{ours}`; give each pipeline a lake of its own"
+    )]
+    Foreign {
+        /// The lake.
+        url: String,
+        /// Whose it is.
+        owner: PipelineName,
+        /// Who asked.
+        ours: PipelineName,
+    },
+    /// A hole or a stray object in the sequence.
+    #[error("the ledger's object `{key}` is out of sequence; expected `{expected}`")]
+    Sequence {
+        /// Found.
+        key: String,
+        /// Expected at this place.
+        expected: String,
+    },
+    /// An object that is not a ledger entry.
+    #[error("the ledger's object `{key}` is damaged")]
+    Damaged {
+        /// Its key.
+        key: String,
+        /// What the parser says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The store failed.
+    #[error("the ledger could not be reached")]
+    Lake(#[from] LakeError),
+}
+
+impl LedgerError {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Lake(_) => true,
+            Self::Fenced { .. } | Self::Foreign { .. } | Self::Sequence { .. } | Self::Damaged { .. } => {
+                false
+            }
+        }
+    }
+}
+
+/// A ledger that is open for writing under an epoch of its own, or for reading.
+#[derive(Debug)]
+pub struct Ledger {
+    lake: Lake,
+    state: State,
+    objects: u64,
+}
+
+impl Ledger {
+    /// Reads the ledger as it is. An empty lake has an empty ledger.
+    ///
+    /// # Errors
+    /// When the store fails or the sequence is damaged.
+    pub async fn read(lake: &Lake) -> Result<Self, LedgerError> {
+        let keys: Vec<String> = lake
+            .list("ledger")
+            .await?
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        for (place, key) in keys.iter().enumerate() {
+            let expected = keys::ledger(place as u64);
+            if *key != expected {
+                return Err(LedgerError::Sequence {
+                    key: key.clone(),
+                    expected,
+                });
+            }
+        }
+        let objects = keys.len() as u64;
+        let entries: Vec<Vec<Entry>> = futures::stream::iter(keys)
+            .map(|key| async move { Self::entries(lake, key).await })
+            .buffered(OPEN_READS)
+            .try_collect()
+            .await?;
+        let state = entries.iter().flatten().fold(State::default(), State::next);
+        Ok(Self {
+            lake: lake.clone(),
+            state,
+            objects,
+        })
+    }
+
+    /// Opens the ledger for writing: appends the entry that makes every earlier writer stale.
+    ///
+    /// # Errors
+    /// When the lake is another pipeline's, the store fails or the sequence is damaged.
+    pub async fn open(lake: &Lake, pipeline: &PipelineName) -> Result<Self, LedgerError> {
+        loop {
+            let mut ledger = Self::read(lake).await?;
+            if let Some(owner) = &ledger.state.pipeline
+                && owner != pipeline
+            {
+                let (owner, ours) = (owner.clone(), pipeline.clone());
+                return Err(LedgerError::Foreign {
+                    url: lake.url.clone(),
+                    owner,
+                    ours,
+                });
+            }
+            match ledger
+                .append(vec![Entry::Opened {
+                    pipeline: pipeline.clone(),
+                }])
+                .await
+            {
+                Ok(()) => return Ok(ledger),
+                Err(LedgerError::Fenced { .. }) => {} // someone was faster: read again, then take over
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What all entries add up to.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The epoch under which this ledger writes.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.state.epoch
+    }
+
+    /// Appends entries, all or none, durably.
+    ///
+    /// # Errors
+    /// [`LedgerError::Fenced`] when another writer was here, or the store's error.
+    pub async fn append(&mut self, entries: Vec<Entry>) -> Result<(), LedgerError> {
+        let key = keys::ledger(self.objects);
+        let body = serde_json::to_vec(&entries).map_err(|source| LedgerError::Damaged {
+            key: key.clone(),
+            source,
+        })?;
+        match self.lake.create(&key, Bytes::from(body)).await {
+            Ok(()) => {}
+            Err(LakeError::Exists { .. }) => return Err(LedgerError::Fenced { place: self.objects }),
+            Err(error) => return Err(error.into()),
+        }
+        self.objects += 1;
+        self.state = entries.iter().fold(std::mem::take(&mut self.state), State::next);
+        Ok(())
+    }
+
+    async fn entries(lake: &Lake, key: String) -> Result<Vec<Entry>, LedgerError> {
+        let bytes = lake.get(&key).await?;
+        serde_json::from_slice(&bytes).map_err(|source| LedgerError::Damaged { key, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use millrace_proto::ids::{Attempt, BatchId};
+    use object_store::local::LocalFileSystem;
+    use object_store::path::Path;
+
+    use super::*;
+
+    fn lake(folder: &std::path::Path) -> Lake {
+        let root = Path::from_absolute_path(folder).unwrap();
+        Lake {
+            url: format!("file://{}", folder.display()),
+            store: Arc::new(LocalFileSystem::new()),
+            root,
+        }
+    }
+
+    fn name(text: &str) -> PipelineName {
+        PipelineName::try_from(text.to_owned()).unwrap()
+    }
+
+    /// The first writer sleeps, the second takes over, the first wakes: it cannot write (invariant 2).
+    #[tokio::test]
+    async fn a_writer_that_was_taken_over_is_fenced() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = lake(folder.path());
+        let mut first = Ledger::open(&lake, &name("p")).await.unwrap();
+        let second = Ledger::open(&lake, &name("p")).await.unwrap();
+        let batch = BatchId::try_from("b".to_owned()).unwrap();
+        let attempt = Attempt {
+            epoch: first.epoch(),
+            number: 1,
+        };
+        let started = Entry::Started {
+            epoch: first.epoch(),
+            batch,
+            attempt,
+        };
+        assert!(matches!(
+            first.append(vec![started]).await,
+            Err(LedgerError::Fenced { .. })
+        ));
+        assert!(second.epoch() > first.epoch());
+    }
+
+    #[tokio::test]
+    async fn a_lake_belongs_to_one_pipeline() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = lake(folder.path());
+        Ledger::open(&lake, &name("p")).await.unwrap();
+        assert!(matches!(
+            Ledger::open(&lake, &name("q")).await,
+            Err(LedgerError::Foreign { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_missing_entry_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = lake(folder.path());
+        for _ in 0..3 {
+            Ledger::open(&lake, &name("p")).await.unwrap();
+        }
+        lake.delete(&keys::ledger(1)).await.unwrap();
+        assert!(matches!(
+            Ledger::read(&lake).await,
+            Err(LedgerError::Sequence { .. })
+        ));
+    }
+}

@@ -1,0 +1,81 @@
+//! The ledger: what was planned, tried and committed, in order.
+//!
+//! A ledger is a sequence of [`Entry`]s; [`State`] is their fold, pure and total, so that replaying the
+//! sequence after a crash gives the state before it. [`embedded`] keeps the sequence as objects beside
+//! the lake; writing an entry is one conditional put, and that put is the fence: a writer that was taken
+//! over finds its next place in the sequence occupied and stops (invariant 2).
+
+pub mod embedded;
+mod state;
+
+use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
+use millrace_proto::manifest::SplitCounts;
+use millrace_proto::split::Split;
+use serde::{Deserialize, Serialize};
+
+pub use state::{Batch, BatchState, State};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Entry {
+    /// A writer took the ledger over; its epoch is this entry's place in the sequence.
+    Opened {
+        /// The pipeline that the lake belongs to.
+        pipeline: PipelineName,
+    },
+    /// The positions of a batch were fixed (invariant 1).
+    Planned {
+        /// Writer.
+        epoch: u64,
+        /// Job that asked for it.
+        job: JobId,
+        /// The batch.
+        batch: BatchId,
+        /// What it reads.
+        splits: Vec<Split>,
+        /// Quarantine objects that a redrive consumes; none for a batch of input.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        redrives: Vec<String>,
+    },
+    /// An attempt began; its objects may exist from now on.
+    Started {
+        /// Writer.
+        epoch: u64,
+        /// The batch.
+        batch: BatchId,
+        /// The attempt.
+        attempt: Attempt,
+    },
+    /// The batch is visible: this entry is the commit (invariant 4).
+    Committed {
+        /// Writer.
+        epoch: u64,
+        /// The batch.
+        batch: BatchId,
+        /// The attempt whose manifest it is.
+        attempt: Attempt,
+        /// BLAKE3 of the manifest's bytes, in hex.
+        manifest: String,
+        /// Sums over the batch.
+        counts: SplitCounts,
+        /// Newest event time written, microseconds since 1970 UTC.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        newest_us: Option<i64>,
+        /// Whether a quality breach keeps it from the warehouse.
+        held: bool,
+    },
+}
+
+impl Entry {
+    /// The epoch of the writer; none for the entry that makes one.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u64> {
+        match self {
+            Self::Opened { .. } => None,
+            Self::Planned { epoch, .. } | Self::Started { epoch, .. } | Self::Committed { epoch, .. } => {
+                Some(*epoch)
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The fold of the ledger's entries.
+
+use std::collections::{BTreeMap, HashMap};
+
+use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
+use millrace_proto::manifest::SplitCounts;
+use millrace_proto::split::{InputObject, Split};
+
+use super::Entry;
+
+/// What a batch has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchState {
+    /// Its positions are fixed; no attempt is known.
+    Planned,
+    /// This attempt may have written objects.
+    Started(Attempt),
+    /// This attempt's manifest is the batch.
+    Committed(Attempt),
+}
+
+impl BatchState {
+    /// Total and pure. A late or repeated entry leaves the state as it was: a committed batch stays so.
+    #[must_use]
+    fn next(self, on: Change) -> Self {
+        match (self, on) {
+            (Self::Planned | Self::Started(_), Change::Started(attempt)) => Self::Started(attempt),
+            (Self::Planned | Self::Started(_), Change::Committed(attempt)) => Self::Committed(attempt),
+            (Self::Committed(attempt), Change::Started(_) | Change::Committed(_)) => Self::Committed(attempt),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Started(Attempt),
+    Committed(Attempt),
+}
+
+/// A batch as the ledger knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Job that asked for it.
+    pub job: JobId,
+    /// What it reads.
+    pub splits: Vec<Split>,
+    /// Quarantine objects that it consumes.
+    pub redrives: Vec<String>,
+    /// What it has come to.
+    pub state: BatchState,
+    /// Every attempt that began.
+    pub attempts: Vec<Attempt>,
+    /// BLAKE3 of the manifest, once committed.
+    pub manifest: Option<String>,
+    /// Sums, once committed.
+    pub counts: SplitCounts,
+    /// Whether a breach holds it back from the warehouse.
+    pub held: bool,
+}
+
+/// What all entries so far add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// The pipeline that the lake belongs to.
+    pub pipeline: Option<PipelineName>,
+    /// Entries folded; the next entry's place in the sequence.
+    pub length: u64,
+    /// The current writer's epoch.
+    pub epoch: u64,
+    /// Batches in the order of planning (ids sort so).
+    pub batches: BTreeMap<BatchId, Batch>,
+    /// How far each input object is covered by planned splits, in bytes.
+    pub covered: HashMap<InputObject, u64>,
+    /// Newest committed event time, microseconds since 1970 UTC.
+    pub newest_us: Option<i64>,
+}
+
+impl State {
+    /// Folds one entry. Total: an entry of a writer that was taken over, or about a batch that is not
+    /// known, changes nothing but the length.
+    #[must_use]
+    pub fn next(mut self, entry: &Entry) -> Self {
+        let place = self.length;
+        self.length += 1;
+        if entry.epoch().is_some_and(|epoch| epoch != self.epoch) {
+            return self;
+        }
+        match entry {
+            Entry::Opened { pipeline } => {
+                self.epoch = place;
+                self.pipeline.get_or_insert_with(|| pipeline.clone());
+            }
+            Entry::Planned {
+                job,
+                batch,
+                splits,
+                redrives,
+                ..
+            } => {
+                self.plan(job, batch, splits, redrives);
+            }
+            Entry::Started { batch, attempt, .. } => {
+                if let Some(batch) = self.batches.get_mut(batch) {
+                    batch.state = batch.state.next(Change::Started(*attempt));
+                    batch.attempts.push(*attempt);
+                }
+            }
+            Entry::Committed {
+                batch,
+                attempt,
+                manifest,
+                counts,
+                newest_us,
+                held,
+                ..
+            } => {
+                if let Some(batch) = self.batches.get_mut(batch)
+                    && !matches!(batch.state, BatchState::Committed(_))
+                {
+                    batch.state = batch.state.next(Change::Committed(*attempt));
+                    batch.manifest = Some(manifest.clone());
+                    batch.counts = *counts;
+                    batch.held = *held;
+                    self.newest_us = self.newest_us.max(*newest_us);
+                }
+            }
+        }
+        self
+    }
+
+    fn plan(&mut self, job: &JobId, batch: &BatchId, splits: &[Split], redrives: &[String]) {
+        if self.batches.contains_key(batch) {
+            return;
+        }
+        if redrives.is_empty() {
+            for split in splits {
+                let end = self.covered.entry(split.object.clone()).or_default();
+                *end = (*end).max(split.end);
+            }
+        }
+        let planned = Batch {
+            job: job.clone(),
+            splits: splits.to_vec(),
+            redrives: redrives.to_vec(),
+            state: BatchState::Planned,
+            attempts: Vec::new(),
+            manifest: None,
+            counts: SplitCounts::default(),
+            held: false,
+        };
+        self.batches.insert(batch.clone(), planned);
+    }
+
+    /// Batches that are planned and not committed, in order.
+    pub fn open_batches(&self) -> impl Iterator<Item = (&BatchId, &Batch)> {
+        self.batches
+            .iter()
+            .filter(|(_, batch)| !matches!(batch.state, BatchState::Committed(_)))
+    }
+
+    /// Committed batches, in order.
+    pub fn committed(&self) -> impl Iterator<Item = (&BatchId, &Batch)> {
+        self.batches
+            .iter()
+            .filter(|(_, batch)| matches!(batch.state, BatchState::Committed(_)))
+    }
+
+    /// Quarantine objects that a committed redrive has consumed.
+    #[must_use]
+    pub fn redriven(&self) -> std::collections::BTreeSet<String> {
+        self.committed()
+            .flat_map(|(_, batch)| batch.redrives.iter().cloned())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batch_id(n: u8) -> BatchId {
+        BatchId::try_from(format!("b{n}")).unwrap()
+    }
+
+    fn entry(kind: u8, batch: u8, epoch: u64) -> Entry {
+        let attempt = Attempt { epoch, number: 1 };
+        match kind {
+            0 => Entry::Opened {
+                pipeline: PipelineName::try_from("p".to_owned()).unwrap(),
+            },
+            1 => Entry::Planned {
+                epoch,
+                job: JobId::try_from("j".to_owned()).unwrap(),
+                batch: batch_id(batch),
+                splits: Vec::new(),
+                redrives: Vec::new(),
+            },
+            2 => Entry::Started {
+                epoch,
+                batch: batch_id(batch),
+                attempt,
+            },
+            _ => Entry::Committed {
+                epoch,
+                batch: batch_id(batch),
+                attempt,
+                manifest: format!("m{epoch}"),
+                counts: SplitCounts::default(),
+                newest_us: None,
+                held: false,
+            },
+        }
+    }
+
+    proptest! {
+        /// Whatever stale writers append, a committed batch keeps its first manifest, and only the
+        /// writer of the current epoch changes anything (invariants 2 and 4).
+        #[test]
+        fn a_committed_batch_never_changes(
+            steps in proptest::collection::vec((0u8..4, 0u8..3, 0u64..40), 1..40),
+        ) {
+            let mut state = State::default();
+            for (kind, batch, epoch) in steps {
+                let entry = entry(kind, batch, epoch);
+                let before = state.clone();
+                state = state.next(&entry);
+                prop_assert_eq!(state.length, before.length + 1);
+                for (id, was) in before.committed() {
+                    prop_assert_eq!(&state.batches[id].manifest, &was.manifest);
+                    prop_assert_eq!(state.batches[id].state, was.state);
+                }
+                if entry.epoch().is_some_and(|epoch| epoch != before.epoch) {
+                    prop_assert_eq!(&state.batches, &before.batches);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! SQL over what is committed: the tables `events` (also under the pipeline's name) and `quarantine`.
+//!
+//! The files come from the manifests, not from a listing: what no manifest names does not exist.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::error::DataFusionError;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use millrace_proto::manifest::{Manifest, WrittenObject};
+use url::Url;
+
+use crate::commit::{self, CommitError};
+use crate::lake::Lake;
+use crate::ledger::embedded::{Ledger, LedgerError};
+
+/// Why a query could not be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A manifest.
+    #[error(transparent)]
+    Manifest(#[from] CommitError),
+    /// Nothing is committed.
+    #[error("the lake `{url}` holds no committed events; run a pipeline into it first")]
+    Empty {
+        /// The lake.
+        url: String,
+    },
+    /// The lake's address.
+    #[error("`{url}` is not a lake's address")]
+    Address {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        source: url::ParseError,
+    },
+    /// The query itself.
+    #[error("the query failed")]
+    Query(#[from] DataFusionError),
+}
+
+/// All committed manifests, in order.
+///
+/// # Errors
+/// When the ledger or a manifest cannot be read.
+pub async fn manifests(lake: &Lake) -> Result<Vec<Manifest>, QueryError> {
+    let ledger = Ledger::read(lake).await?;
+    let mut manifests = Vec::new();
+    for (id, batch) in ledger.state().committed() {
+        manifests.push(commit::committed(lake, id, batch.manifest.as_deref().unwrap_or_default()).await?);
+    }
+    Ok(manifests)
+}
+
+/// Runs one SQL statement over the lake.
+///
+/// # Errors
+/// When the lake is empty or unreadable, or the statement is wrong.
+pub async fn query(lake: &Lake, sql: &str, threads: usize) -> Result<Vec<RecordBatch>, QueryError> {
+    let manifests = manifests(lake).await?;
+    let name = manifests
+        .first()
+        .map(|manifest| manifest.pipeline.clone())
+        .ok_or_else(|| QueryError::Empty {
+            url: lake.url.clone(),
+        })?;
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(threads));
+    let base = store_url(&lake.url)?;
+    context.register_object_store(&base, Arc::clone(&lake.store));
+    let data: Vec<&WrittenObject> = manifests
+        .iter()
+        .flat_map(|m| m.files.iter().map(|file| &file.object))
+        .collect();
+    let rejected: Vec<&WrittenObject> = manifests.iter().flat_map(|m| &m.quarantine).collect();
+    if !data.is_empty() {
+        let events = table(&context, lake, &base, &data).await?;
+        context.register_table(name.as_str(), Arc::clone(&events) as _)?;
+        if name.as_str() != "events" {
+            context.register_table("events", events)?;
+        }
+    }
+    if !rejected.is_empty() {
+        context.register_table("quarantine", table(&context, lake, &base, &rejected).await?)?;
+    }
+    Ok(context.sql(sql).await?.collect().await?)
+}
+
+async fn table(
+    context: &SessionContext,
+    lake: &Lake,
+    base: &Url,
+    objects: &[&WrittenObject],
+) -> Result<Arc<ListingTable>, QueryError> {
+    let urls = objects
+        .iter()
+        .map(|object| {
+            let mut url = base.clone();
+            url.set_path(&lake.path(&object.key).as_ref().replace('%', "%25"));
+            ListingTableUrl::parse(url.as_str())
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    // Partition columns stand in the files too, so the path is only a path.
+    let options = ListingOptions::new(Arc::new(ParquetFormat::default()));
+    let schema = options
+        .infer_schema(&context.state(), &urls[urls.len() - 1])
+        .await?;
+    let config = ListingTableConfig::new_with_multi_paths(urls)
+        .with_listing_options(options)
+        .with_schema(schema);
+    Ok(Arc::new(ListingTable::try_new(config)?))
+}
+
+fn store_url(url: &str) -> Result<Url, QueryError> {
+    let parsed = Url::parse(url).map_err(|source| QueryError::Address {
+        url: url.to_owned(),
+        source,
+    })?;
+    let mut base = parsed.clone();
+    base.set_path("");
+    Ok(base)
+}

@@ -1,0 +1,279 @@
+//! Proves from what is stored that nothing was lost, doubled or changed.
+//!
+//! In: a lake. Out: what was checked, and every fault. It reads the ledger, the manifests and every byte
+//! of every object that they name; it trusts no count that it can count again.
+//!
+//! | checked                                                          | invariant |
+//! |-------------------------------------------------------------------|-----------|
+//! | the ledger is one unbroken sequence; each manifest is the one it names | 4    |
+//! | the planned ranges of each input object are disjoint and leave no gap  | 1    |
+//! | read = written + duplicates + quarantined, by split                    | 6    |
+//! | files have the rows, size and BLAKE3 that the manifest says            | 3, 6 |
+//! | no object lies there that nothing names                                | 3    |
+//! | no key stands twice in an event hour; as many keys as written events   | 7    |
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use futures::{StreamExt, stream};
+use millrace_pipeline::dedup::index::read_keys;
+use millrace_proto::ids::BatchId;
+use millrace_proto::keys;
+use millrace_proto::manifest::{Manifest, SplitCounts, WrittenObject};
+use parquet::file::reader::FileReader;
+use parquet::file::serialized_reader::SerializedFileReader;
+use serde::Serialize;
+
+use crate::commit;
+use crate::lake::{Lake, LakeError};
+use crate::ledger::embedded::{Ledger, LedgerError};
+use crate::ledger::{BatchState, State};
+
+/// Objects read side by side; each is held in memory while it is checked.
+const READS: usize = 4;
+
+/// Folders in which only named objects may lie.
+const FOLDERS: [&str; 5] = ["data", "quarantine", "keys", "quality", "manifests"];
+
+/// Why verification could not be done at all.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The lake cannot be listed.
+    #[error("the lake could not be listed")]
+    Lake(#[from] LakeError),
+}
+
+/// What verification found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// Committed batches.
+    pub batches: u64,
+    /// Objects whose every byte was read.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Distinct keys seen, when the pipeline deduplicates.
+    pub keys: u64,
+    /// Sums over all committed batches.
+    pub events: SplitCounts,
+    /// Objects of attempts that are not finished: harmless, the next run sweeps them.
+    pub leftovers: Vec<String>,
+    /// Everything that is wrong; empty means proved.
+    pub faults: Vec<String>,
+}
+
+/// Checks a whole lake. `keyed` says that the pipeline deduplicates, so that keys must match events.
+///
+/// # Errors
+/// When the ledger is damaged or the lake cannot be listed; everything else is a fault in the verdict.
+pub async fn verify(lake: &Lake, keyed: bool) -> Result<Verdict, VerifyError> {
+    let ledger = Ledger::read(lake).await?;
+    let state = ledger.state();
+    let mut verdict = Verdict::default();
+    check_positions(state, &mut verdict);
+    let manifests = committed_manifests(lake, state, &mut verdict).await;
+    check_objects(lake, &manifests, &mut verdict).await;
+    check_strangers(lake, state, &manifests, &mut verdict).await?;
+    if keyed {
+        check_keys(lake, &manifests, &mut verdict).await;
+    }
+    Ok(verdict)
+}
+
+/// Invariant 1: per object, ranges in order of planning follow each other.
+fn check_positions(state: &State, verdict: &mut Verdict) {
+    let mut ends: HashMap<&_, u64> = HashMap::new();
+    for (id, batch) in state
+        .batches
+        .iter()
+        .filter(|(_, batch)| batch.redrives.is_empty())
+    {
+        for split in &batch.splits {
+            let end = ends.entry(&split.object).or_default();
+            if split.start != *end || split.end <= split.start {
+                verdict.faults.push(format!(
+                    "batch {id}: `{}` is planned from byte {} on, expected from {end}",
+                    split.object.url, split.start
+                ));
+            }
+            *end = split.end;
+        }
+    }
+}
+
+async fn committed_manifests(lake: &Lake, state: &State, verdict: &mut Verdict) -> Vec<Manifest> {
+    let mut manifests = Vec::new();
+    for (id, batch) in state.committed() {
+        verdict.batches += 1;
+        let digest = batch.manifest.as_deref().unwrap_or_default();
+        let manifest = match commit::committed(lake, id, digest).await {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                verdict.faults.push(format!("batch {id}: {}", chain(&error)));
+                continue;
+            }
+        };
+        if let Err(error) = manifest.check() {
+            verdict.faults.push(error.to_string());
+        }
+        if manifest.splits != batch.splits {
+            verdict.faults.push(format!(
+                "batch {id}: the manifest's splits are not the planned ones"
+            ));
+        }
+        if manifest.total() != batch.counts {
+            verdict
+                .faults
+                .push(format!("batch {id}: the manifest's counts are not the ledger's"));
+        }
+        verdict.events.add(&manifest.total());
+        manifests.push(manifest);
+    }
+    manifests
+}
+
+/// Invariants 3 and 6: every named object is there, as it was written.
+async fn check_objects(lake: &Lake, manifests: &[Manifest], verdict: &mut Verdict) {
+    let objects = manifests.iter().flat_map(Manifest::objects);
+    let mut checked = stream::iter(objects)
+        .map(|object| check_object(lake, object))
+        .buffer_unordered(READS);
+    while let Some(found) = checked.next().await {
+        match found {
+            Ok(bytes) => {
+                verdict.objects += 1;
+                verdict.bytes += bytes;
+            }
+            Err(fault) => verdict.faults.push(fault),
+        }
+    }
+}
+
+async fn check_object(lake: &Lake, object: &WrittenObject) -> Result<u64, String> {
+    let key = &object.key;
+    let bytes = lake.get(key).await.map_err(|error| chain(&error))?;
+    if bytes.len() as u64 != object.bytes {
+        return Err(format!(
+            "object `{key}` has {} bytes, the manifest says {}",
+            bytes.len(),
+            object.bytes
+        ));
+    }
+    let digest = blake3::hash(&bytes).to_hex().to_string();
+    if digest != object.digest {
+        return Err(format!(
+            "object `{key}` was changed: its BLAKE3 is {digest}, the manifest says {}",
+            object.digest
+        ));
+    }
+    if key.ends_with(".parquet") {
+        let rows = SerializedFileReader::new(bytes.clone())
+            .map(|reader| reader.metadata().file_metadata().num_rows())
+            .map_err(|error| format!("object `{key}` is not readable Parquet: {error}"))?;
+        if u64::try_from(rows) != Ok(object.rows) {
+            return Err(format!(
+                "object `{key}` has {rows} rows, the manifest says {}",
+                object.rows
+            ));
+        }
+    }
+    Ok(object.bytes)
+}
+
+/// Invariant 3: what no manifest names does not exist; what no attempt can have left is a fault.
+async fn check_strangers(
+    lake: &Lake,
+    state: &State,
+    manifests: &[Manifest],
+    verdict: &mut Verdict,
+) -> Result<(), VerifyError> {
+    let mut named: BTreeSet<String> = manifests
+        .iter()
+        .flat_map(Manifest::objects)
+        .map(|o| o.key.clone())
+        .collect();
+    named.extend(state.committed().map(|(id, _)| keys::manifest(id)));
+    let unfinished: Vec<String> = state
+        .batches
+        .iter()
+        .filter(|(_, batch)| !matches!(batch.state, BatchState::Committed(_)))
+        .flat_map(|(id, batch)| leftover_names(id, &batch.attempts))
+        .collect();
+    for folder in FOLDERS {
+        for (key, _) in lake.list(folder).await? {
+            if named.contains(&key) {
+                continue;
+            }
+            if unfinished.iter().any(|name| key.contains(name)) {
+                verdict.leftovers.push(key);
+            } else {
+                verdict
+                    .faults
+                    .push(format!("object `{key}` is named by no manifest"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn leftover_names(id: &BatchId, attempts: &[millrace_proto::ids::Attempt]) -> Vec<String> {
+    let mut names: Vec<String> = attempts
+        .iter()
+        .map(|attempt| format!("/{id}-{attempt}-"))
+        .collect();
+    names.push(keys::manifest(id));
+    names
+}
+
+/// Invariant 7: hour by hour, so that memory holds one hour's keys.
+async fn check_keys(lake: &Lake, manifests: &[Manifest], verdict: &mut Verdict) {
+    let mut hours: BTreeMap<i64, Vec<&WrittenObject>> = BTreeMap::new();
+    for file in manifests.iter().flat_map(|manifest| &manifest.keys) {
+        hours.entry(file.hour).or_default().push(&file.object);
+    }
+    for (hour, objects) in hours {
+        let mut keys: Vec<u128> = Vec::new();
+        for object in objects {
+            let Ok(bytes) = lake.get(&object.key).await else {
+                continue;
+            }; // reported as missing already
+            match read_keys(bytes) {
+                Ok(read) => keys.extend(read),
+                Err(error) => verdict
+                    .faults
+                    .push(format!("object `{}`: {}", object.key, chain(&error))),
+            }
+        }
+        let all = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        verdict.keys += keys.len() as u64;
+        if keys.len() != all {
+            let twice = all - keys.len();
+            verdict.faults.push(format!(
+                "event hour {hour}: {twice} keys were written more than once"
+            ));
+        }
+    }
+    if verdict.keys > verdict.events.written {
+        verdict.faults.push(format!(
+            "{} keys are indexed, but only {} events were written",
+            verdict.keys, verdict.events.written
+        ));
+    }
+}
+
+/// An error and its causes in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
