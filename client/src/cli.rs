@@ -1,0 +1,78 @@
+//! The command line: what can be asked, and which module answers.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::output::Exit;
+use crate::{pipeline, quarantine, query, run, verify};
+
+/// Event streams in; clean, deduplicated, privacy-safe tables out.
+#[derive(Debug, Parser)]
+#[command(name = "millrace", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What is logged to stderr: `warn`, `info`, `millrace_pipeline=debug`, ...
+    #[arg(
+        long,
+        global = true,
+        default_value = "warn",
+        env = "MILLRACE_LOG",
+        hide_env_values = true
+    )]
+    pub(crate) log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a pipeline over files or S3 in this process; run it again to go on or to take what is new.
+    Run(run::Run),
+    /// Look at pipeline files: check, schema, ddl, docs.
+    #[command(subcommand)]
+    Pipeline(pipeline::Pipeline),
+    /// Prove that every event of a lake is accounted for and no file was changed.
+    Verify(verify::Verify),
+    /// Ask a lake in SQL: the tables are `events` (also under the pipeline's name) and `quarantine`.
+    Query(query::Query),
+    /// Rejected events: list them, show one, read them again.
+    #[command(subcommand)]
+    Quarantine(quarantine::Quarantine),
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub(crate) fn execute(self) -> Result<Exit> {
+        match self.command {
+            Command::Run(command) => command.execute(),
+            Command::Pipeline(command) => command.execute(),
+            Command::Verify(command) => command.execute(),
+            Command::Query(command) => command.execute(),
+            Command::Quarantine(command) => command.execute(),
+        }
+    }
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// A pipeline file and what of it can be set from outside.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PipelineFile {
+    /// The pipeline file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Where the lake is, instead of the file's `lake.url`: a folder or `s3://bucket/prefix`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) lake: Option<String>,
+    /// The environment this runs in; personal data stays clear only in those of `privacy.clear_in`.
+    #[arg(long, value_name = "NAME", env = "MILLRACE_ENVIRONMENT")]
+    pub(crate) environment: Option<String>,
+}

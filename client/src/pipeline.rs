@@ -1,0 +1,138 @@
+//! `millrace pipeline`: pipeline files, without running them.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueEnum};
+use millrace_pipeline::catalog::{ddl, docs};
+use millrace_pipeline::spec;
+
+use crate::cli::Output;
+use crate::lakes;
+use crate::output::{self, Exit};
+
+/// Subcommands of `pipeline`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Pipeline {
+    /// Check a pipeline file; every fault is named with its line. Exit code 2 when there are any.
+    Check(Check),
+    /// Print the JSON Schema of pipeline files, for editors.
+    Schema,
+    /// Print the warehouse table's statements.
+    Ddl(Ddl),
+    /// Print the data dictionary.
+    Docs(Docs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The pipeline file.
+    file: PathBuf,
+    /// How faults are printed.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ddl {
+    /// The pipeline file.
+    file: PathBuf,
+    /// For which warehouse; default: the one that the file names, else PostgreSQL.
+    #[arg(long, value_enum)]
+    dialect: Option<Dialect>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Dialect {
+    Postgres,
+    Redshift,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Docs {
+    /// The pipeline file.
+    file: PathBuf,
+    /// In which form.
+    #[arg(long, value_enum, default_value_t = Form::Html)]
+    format: Form,
+    /// The environment whose masking is described.
+    #[arg(long, env = "MILLRACE_ENVIRONMENT")]
+    environment: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Html,
+    Markdown,
+    Json,
+}
+
+impl Pipeline {
+    pub(crate) fn execute(self) -> Result<Exit> {
+        match self {
+            Self::Check(check) => check.execute(),
+            Self::Schema => {
+                output::result(&serde_json::to_string_pretty(&spec::json_schema())?)?;
+                Ok(Exit::Done)
+            }
+            Self::Ddl(ddl) => ddl.execute(),
+            Self::Docs(docs) => docs.execute(),
+        }
+    }
+}
+
+impl Check {
+    fn execute(self) -> Result<Exit> {
+        let error = match lakes::pipeline(&self.file) {
+            Ok(pipeline) => {
+                let text = match self.output {
+                    Output::Json => serde_json::json!({"pipeline": pipeline.name, "faults": []}).to_string(),
+                    Output::Table => {
+                        format!("{}: pipeline `{}` is sound", self.file.display(), pipeline.name)
+                    }
+                };
+                output::result(&text)?;
+                return Ok(Exit::Done);
+            }
+            Err(error) => error,
+        };
+        match (error.downcast::<spec::Report>(), self.output) {
+            (Ok(report), Output::Json) => output::result(&report.to_json().to_string())?,
+            (Ok(report), Output::Table) => output::result(&report.to_string())?,
+            (Err(unread), _) => {
+                output::error(&unread);
+            }
+        }
+        Ok(Exit::Usage)
+    }
+}
+
+impl Ddl {
+    fn execute(self) -> Result<Exit> {
+        let pipeline = lakes::pipeline(&self.file)?;
+        let named = match &pipeline.warehouse {
+            Some(spec::model::Warehouse::Redshift { .. }) => Dialect::Redshift,
+            Some(spec::model::Warehouse::Postgres { .. }) | None => Dialect::Postgres,
+        };
+        let statements = match self.dialect.unwrap_or(named) {
+            Dialect::Postgres => ddl::postgres(&pipeline),
+            Dialect::Redshift => ddl::redshift(&pipeline),
+        };
+        output::result(&statements)?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Docs {
+    fn execute(self) -> Result<Exit> {
+        let pipeline = lakes::pipeline(&self.file)?;
+        let environment = self.environment.as_deref();
+        let text = match self.format {
+            Form::Html => docs::html(&pipeline, environment),
+            Form::Markdown => docs::markdown(&pipeline, environment),
+            Form::Json => docs::json(&pipeline, environment),
+        };
+        output::result(&text)?;
+        Ok(Exit::Done)
+    }
+}

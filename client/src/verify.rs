@@ -1,0 +1,64 @@
+//! `millrace verify`: proof from what is stored.
+
+use anyhow::Result;
+use clap::Args;
+use millrace_coordinator::verify::{Verdict, verify};
+
+use crate::cli::{Output, PipelineFile};
+use crate::lakes;
+use crate::output::{self, Exit, bytes, grouped};
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pipeline: PipelineFile,
+    /// How the verdict is printed.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl Verify {
+    pub(crate) fn execute(self) -> Result<Exit> {
+        let opened = lakes::open(&self.pipeline)?;
+        let keyed = opened.pipeline.dedup.is_some();
+        let verdict = lakes::runtime(lakes::cores())?.block_on(verify(&opened.lake, keyed))?;
+        match self.output {
+            Output::Json => output::result(&serde_json::to_string(&verdict)?)?,
+            Output::Table => output::result(&text(&verdict))?,
+        }
+        Ok(if verdict.faults.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Failed
+        })
+    }
+}
+
+fn text(verdict: &Verdict) -> String {
+    let events = &verdict.events;
+    let mut text = format!(
+        "{} batches, {} objects ({}) read and compared with their digests\n{} events read = {} written + {} duplicates + {} quarantined; {} distinct keys\n",
+        grouped(verdict.batches),
+        grouped(verdict.objects),
+        bytes(verdict.bytes),
+        grouped(events.read),
+        grouped(events.written),
+        grouped(events.duplicates),
+        grouped(events.quarantined),
+        grouped(verdict.keys),
+    );
+    if !verdict.leftovers.is_empty() {
+        let count = grouped(verdict.leftovers.len() as u64);
+        text.push_str(&format!("{count} objects of an attempt that did not finish: the next run sweeps them\n"));
+    }
+    for fault in &verdict.faults {
+        text.push_str(&format!("fault: {fault}\n"));
+    }
+    match verdict.faults.len() {
+        0 => text.push_str("verified: nothing is lost, nothing is doubled, nothing was changed"),
+        1 => text.push_str("1 fault"),
+        n => text.push_str(&format!("{n} faults")),
+    }
+    text
+}

@@ -1,0 +1,71 @@
+//! `kill -9` at any moment and a second run give exactly what an undisturbed run gives.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+
+use crate::sandbox::Sandbox;
+use crate::shop::assert_lake_is_what_was_sent;
+
+const EVENTS: u64 = 120_000;
+
+#[cfg(unix)]
+fn was_killed(status: std::process::ExitStatus) -> bool {
+    std::os::unix::process::ExitStatusExt::signal(&status).is_some()
+}
+
+/// The named steps of a batch, the first time and the second time that they come.
+#[test]
+fn a_kill_at_each_named_step_loses_and_doubles_nothing() {
+    for moment in ["opened", "planned", "written", "published", "committed", "finished"] {
+        for time in ["1", "2"] {
+            if time == "2" && matches!(moment, "opened" | "finished") {
+                continue; // they come once a run
+            }
+            let sandbox = Sandbox::shop(EVENTS / 2, 21);
+            let crashed = sandbox
+                .run_command(&[])
+                .env("MILLRACE_CRASH_AT", format!("{moment}:{time}"))
+                .output()
+                .unwrap();
+            assert!(was_killed(crashed.status), "the crash at {moment}:{time} did not fire");
+            sandbox.run(&[]);
+            assert_lake_is_what_was_sent(&sandbox);
+            assert_eq!(sandbox.verify(), Vec::<String>::new(), "after a kill at {moment}:{time}");
+        }
+    }
+}
+
+/// 20 random moments in the life of a run.
+#[test]
+fn a_kill_at_random_moments_loses_and_doubles_nothing() {
+    let seed: u64 = std::env::var("MILLRACE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0xC4A5);
+    eprintln!("seed: {seed} (MILLRACE_SEED sets another)");
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let undisturbed = Sandbox::shop(EVENTS, 22);
+    let started = Instant::now();
+    let expected = undisturbed.run(&[]);
+    let whole = started.elapsed();
+    let mut fired = 0;
+    for _ in 0..20 {
+        let sandbox = Sandbox::shop(EVENTS, 22);
+        let after = whole.mul_f64(random.random_range(0.02..0.98));
+        fired += u32::from(kill_after(&sandbox, after));
+        sandbox.run(&[]);
+        assert_lake_is_what_was_sent(&sandbox);
+        assert_eq!(sandbox.verify(), Vec::<String>::new(), "killed after {after:?}");
+        let rows = sandbox.rows().len() as u64;
+        assert_eq!(Some(rows), expected["events_written"].as_u64());
+    }
+    eprintln!("{fired} of 20 kills met a running process");
+    assert!(fired >= 10, "only {fired} of 20 kills met a running process: the test proves too little");
+}
+
+/// Kills a run so long after its start; whether it was still running.
+fn kill_after(sandbox: &Sandbox, after: Duration) -> bool {
+    let mut run = sandbox.run_command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(after); // the fault's own time, not a wait for a state
+    run.kill().unwrap();
+    was_killed(run.wait().unwrap())
+}
