@@ -1,0 +1,40 @@
+# Two commands for newcomers: `make demo` and `make test`. Each installs what the machine lacks and says so.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Builds live outside the clone, so that a fresh clone does not build the dependencies again.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/millrace/target
+BIN := $(CARGO_TARGET_DIR)/release
+DEMO ?= $(HOME)/.cache/millrace/demo
+EVENTS ?= 5000000
+
+.PHONY: help packages build demo test lint bench fuzz clean
+
+help: ## What can be made.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+packages: ## Install the Debian packages that are missing.
+	@deploy/local/packages.sh
+
+build: packages ## Build the binaries.
+	@echo "building (the first time takes 15 minutes on 2 cores, later ones seconds)"
+	cargo build --release --locked -p millrace-client -p millrace-loadtest
+
+demo: build ## 5M generated events into a lake: summary, a query, where it lies.
+	@DEMO="$(DEMO)" BIN="$(BIN)" EVENTS="$(EVENTS)" client/examples/shop/demo.sh
+
+test: packages lint ## Everything that must hold: formatting, lints, docs, every test on real services.
+	@echo "tests: units, golden pipelines, real services, faults"
+	cargo test --release --locked --workspace
+
+lint: packages ## Formatting, clippy, rustdoc.
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+bench: build ## Millrace beside DuckDB, Polars and PySpark on the same files.
+	MILLRACE_BIN="$(BIN)/millrace" LOADTEST_BIN="$(BIN)/millrace-loadtest" loadtest/bench/run.sh
+
+clean: ## Remove the demo's files (the build cache stays).
+	rm -rf "$(DEMO)"
