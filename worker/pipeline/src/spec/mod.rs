@@ -25,6 +25,7 @@
 mod check;
 mod draft;
 mod expressions;
+mod fields;
 pub mod model;
 mod nearest;
 mod reader;
@@ -43,8 +44,9 @@ use std::path::Path;
 pub use report::{Report, SpecFault};
 pub use schema::json_schema;
 
+use fields::Field;
 use model::Pipeline;
-use reader::{Field, Reader};
+use reader::Reader;
 use source_text::SourceText;
 
 /// Reads a pipeline file.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{absolute, endpoint, s3_url};
+use crate::spec::fields::{Field, Section};
 use crate::spec::model::{Format, Source};
-use crate::spec::reader::{Field, Reader, Section};
+use crate::spec::reader::Reader;
 
 pub(in crate::spec) const SOURCE: &[&str] = &["files", "s3", "kafka"];
 pub(in crate::spec) const FILES: &[&str] = &["path", "format"];

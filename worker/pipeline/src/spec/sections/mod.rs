@@ -15,7 +15,8 @@ use self::outlet::{lake, limits, partition, retention, warehouse};
 use self::rules::{dedup, enrich, privacy, quality};
 use self::table::{schema, versions};
 use super::draft::Draft;
-use super::reader::{Field, Reader};
+use super::fields::Field;
+use super::reader::Reader;
 
 /// The keys of a file.
 pub(super) const ROOT: &[&str] = &[

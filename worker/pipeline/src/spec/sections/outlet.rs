@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::{absolute, endpoint, s3_url};
+use crate::spec::fields::Field;
 use crate::spec::model::{
     Compression, Lake, Limits, Partition, PartitionLevel, Retention, Secret, Warehouse,
 };
-use crate::spec::reader::{Field, Reader};
+use crate::spec::reader::Reader;
 use crate::spec::units;
 
 pub(in crate::spec) const PARTITION: &[&str] = &["time", "by", "source", "lateness"];

@@ -7,8 +7,9 @@ use serde_json::Value as Json;
 
 use super::{ReadFile, absolute};
 use crate::spec::draft::DraftEnrich;
+use crate::spec::fields::Field;
 use crate::spec::model::{Dedup, DedupScope, Enrich, OnBreach, PiiClass, Privacy, Quality, Secret, Strategy};
-use crate::spec::reader::{Field, Reader};
+use crate::spec::reader::Reader;
 use crate::spec::sections::outlet::{dsn, table_name};
 use crate::spec::sections::table::CLASSES;
 use crate::spec::units;

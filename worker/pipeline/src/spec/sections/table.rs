@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::spec::draft::{DraftColumn, DraftVersion};
+use crate::spec::fields::{Field, Section};
 use crate::spec::model::{ColumnType, ColumnValue, PiiClass, When};
-use crate::spec::reader::{Field, Reader, Section};
+use crate::spec::reader::Reader;
 use crate::spec::units;
 
 pub(in crate::spec) const COLUMN: &[&str] =
