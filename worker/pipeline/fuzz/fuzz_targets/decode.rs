@@ -52,7 +52,9 @@ fuzz_target!(|bytes: &[u8]| {
         let faults = batch.column_by_name(FAULTS).map(|column| column.as_string_view());
         for row in 0..batch.num_rows() {
             let line = lines.next().unwrap_or_default();
-            let reasons = faults.filter(|faults| faults.is_valid(row)).map_or("", |faults| faults.value(row));
+            let reasons = faults
+                .filter(|faults| faults.is_valid(row))
+                .map_or("", |faults| faults.value(row));
             let is_refused = ["cut_off", "encoding", "syntax", "too_large", "too_deep"]
                 .iter()
                 .any(|kind| reasons.contains(&format!("\"kind\":\"{kind}\"")));
@@ -66,7 +68,8 @@ fuzz_target!(|bytes: &[u8]| {
 fn judge(line: &[u8], is_refused: bool) {
     match serde_json::from_slice::<serde_json::Value>(line) {
         Ok(record) if record.is_object() => {
-            let may_be_refused = line.len() > 4096 || line.iter().filter(|byte| b"[{".contains(byte)).count() > 100;
+            let may_be_refused =
+                line.len() > 4096 || line.iter().filter(|byte| b"[{".contains(byte)).count() > 100;
             assert!(!is_refused || may_be_refused, "a sound record is refused");
         }
         Err(error) if error.to_string().contains("number out of range") => {}
