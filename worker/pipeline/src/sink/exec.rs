@@ -130,7 +130,7 @@ impl ExecutionPlan for SinkExec {
             drop(input); // its buffers are not needed while files are written
             let report = task.finish().await?;
             metrics.record_output(1);
-            let column = Arc::new(StringArray::from(vec![report.to_json()?]));
+            let column = Arc::new(StringArray::from(vec![report.into_json()?]));
             Ok(RecordBatch::try_new(report_schema(), vec![column])?)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(report_schema(), report)))

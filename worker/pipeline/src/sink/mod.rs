@@ -70,3 +70,6 @@ pub struct SinkSpec {
     /// Memory that one task may hold in buffered events.
     pub memory_bytes: usize,
 }
+
+#[cfg(test)]
+mod tests;

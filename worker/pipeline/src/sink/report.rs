@@ -95,7 +95,7 @@ impl Report {
     }
 
     /// The whole as JSON.
-    pub(super) fn to_json(mut self) -> Result<String, DataFusionError> {
+    pub(super) fn into_json(mut self) -> Result<String, DataFusionError> {
         self.task.splits = self.counts.into_values().collect();
         serde_json::to_string(&self.task).map_err(|error| DataFusionError::External(Box::new(error)))
     }

@@ -4,6 +4,11 @@
 //! as numbers of the task's interner; a column that turns out to have many changes over once, for the
 //! whole task ([`Column::settle`]).
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "Arrow's types: those that are kept as they are need no names"
+)]
+
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringViewArray};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{
@@ -332,7 +337,12 @@ fn append_texts(column: &mut Column, values: &mut Values, texts: &StringViewArra
             }
             bytes.len() - before + rows.len() * 4
         }
-        _ => 0,
+        Values::Int32(_)
+        | Values::Int64(_)
+        | Values::Float64(_)
+        | Values::Bool(_)
+        | Values::Wide(_)
+        | Values::Nested(_) => 0, // hold no texts
     }
 }
 

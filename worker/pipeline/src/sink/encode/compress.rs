@@ -209,7 +209,18 @@ mod tests {
             .iter()
             .map(|byte| b"0123456789abcdef"[usize::from(byte & 15)])
             .collect();
-        let text = b"https://shop.example/shoes?utm_source=mail ".repeat(2_000);
+        let words = [
+            "https://shop.example/shoes",
+            "https://shop.example/garden",
+            "?utm_source=mail",
+            "&utm_medium=web",
+        ];
+        let text: String = bits
+            .iter()
+            .take(8_000)
+            .map(|byte| format!("{}/{byte}", words[usize::from(byte & 3)]))
+            .collect();
+        let text = text.into_bytes();
         assert_eq!(learn(&bits), Some(Mode::Stored));
         assert_eq!(learn(&hex), Some(Mode::Entropy));
         assert_eq!(learn(&text), Some(Mode::Declared));
