@@ -25,6 +25,8 @@ const PAGE_ROWS: usize = 1 << 16;
 const TIME_PAGE_ROWS: usize = 1 << 14;
 /// Chunks for which a dictionary that did not pay is not tried again.
 const TRIAL_PAUSE: u32 = 32;
+/// A smaller chunk, as late events make it, teaches nothing about the next ones.
+const LESSON_ROWS: usize = 4_096;
 
 /// What a column has learned for its next chunks.
 #[derive(Debug, Default)]
@@ -37,11 +39,29 @@ pub(super) struct Habits {
 }
 
 impl Habits {
-    /// Whether a dictionary is to be tried.
-    fn tries_dictionary(&mut self) -> bool {
+    /// Whether a dictionary is to be tried for a chunk of `rows` rows: always for a small one, where that
+    /// costs nothing.
+    fn tries_dictionary(&mut self, rows: usize) -> bool {
+        if rows < LESSON_ROWS {
+            return true;
+        }
         let is_due = self.pause == 0;
         self.pause = self.pause.saturating_sub(1);
         is_due
+    }
+
+    /// The dictionary of a chunk did not pay.
+    fn pause(&mut self, rows: usize) {
+        if rows >= LESSON_ROWS {
+            self.pause = TRIAL_PAUSE;
+        }
+    }
+
+    /// What a chunk's plain pages came to.
+    fn wrote_plain(&mut self, rows: usize, raw: usize, compressed: usize) {
+        if rows >= LESSON_ROWS {
+            self.ratio = Some(compressed as f64 / raw.max(1) as f64);
+        }
     }
 }
 
@@ -320,7 +340,7 @@ impl Workshop {
             .filter(|(at, _)| presence.valid.is_none_or(|valid| valid[*at]))
             .map(|(_, row)| row);
         let total: usize = rows().map(|row| range(row).len()).sum();
-        if habits.tries_dictionary() {
+        if habits.tries_dictionary(presence.rows) {
             let limit = presence.rows / 2;
             let dictionary = Dictionary::of_texts(bytes, valid_rows.clone().map(range), limit);
             if let Some(dictionary) = dictionary {
@@ -339,7 +359,7 @@ impl Workshop {
                     return Ok(bounds.finish(presence.nulls()));
                 }
             }
-            habits.pause = TRIAL_PAUSE;
+            habits.pause(presence.rows);
         }
         let mut text_bounds = TextBounds::default();
         valid_rows.for_each(|row| text_bounds.add(&bytes[range(row)]));
@@ -373,8 +393,7 @@ impl Workshop {
             chunk.data(&raw, rows.len(), form, &mut self.pages, &mut habits.plain)?;
         }
         self.raw = raw;
-        let written = (chunk.compressed_bytes() - before) as f64;
-        habits.ratio = Some(written / total.max(1) as f64);
+        habits.wrote_plain(presence.rows, total, chunk.compressed_bytes() - before);
         Ok(text_bounds.finish(presence.nulls()))
     }
 
@@ -414,7 +433,7 @@ impl Workshop {
         let wrap = wrap.filter(|_| self.delta);
         let plain = (numbers.len() * size) as f64 * habits.ratio.unwrap_or(0.5);
         let packed = wrap.map_or(f64::INFINITY, |wrap| delta_size(numbers, wrap) as f64);
-        if habits.tries_dictionary() {
+        if habits.tries_dictionary(presence.rows) {
             if let Some(dictionary) = Dictionary::of_numbers(numbers, numbers.len() / 2 + 16) {
                 let distinct = dictionary.values.len();
                 let ids = numbers.len() * width(distinct as u64) as usize / 8;
@@ -426,28 +445,29 @@ impl Workshop {
                     return self.dictionary(chunk, learned, &raw, distinct, &dictionary.ids, presence);
                 }
             }
-            habits.pause = TRIAL_PAUSE;
+            habits.pause(presence.rows);
         }
         let before = chunk.compressed_bytes();
+        let wrap = wrap.filter(|_| packed <= plain);
         for (rows, values) in presence.pages(PAGE_ROWS) {
             self.raw.clear();
             presence.levels(&mut self.raw, &rows);
             let values = &numbers[values];
             let (form, learned) = match wrap {
-                Some(wrap) if packed <= plain => {
+                Some(wrap) => {
                     delta(&mut self.raw, values, wrap);
                     (Form::Delta, &mut habits.packed)
                 }
-                _ => {
+                None => {
                     push_numbers(&mut self.raw, values, size);
                     (Form::Plain, &mut habits.plain)
                 }
             };
             chunk.data(&self.raw, rows.len(), form, &mut self.pages, learned)?;
-            if form == Form::Plain {
-                let written = (chunk.compressed_bytes() - before) as f64;
-                habits.ratio = Some(written / (numbers.len() * size).max(1) as f64);
-            }
+        }
+        if wrap.is_none() {
+            let written = chunk.compressed_bytes() - before;
+            habits.wrote_plain(presence.rows, numbers.len() * size, written);
         }
         Ok(())
     }
