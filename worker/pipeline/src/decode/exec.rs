@@ -176,8 +176,11 @@ impl Kernel {
     }
 }
 
+/// Splits, first lines, first offsets and payloads.
+type Chunks<'a> = (&'a [u32], &'a [u64], &'a [u64], &'a LargeBinaryArray);
+
 /// The columns of [`rows::chunk_schema`].
-fn columns(chunk: &RecordBatch) -> Result<(&[u32], &[u64], &[u64], &LargeBinaryArray)> {
+fn columns(chunk: &RecordBatch) -> Result<Chunks<'_>> {
     let expected = rows::chunk_schema();
     let is_expected = chunk.num_columns() == expected.fields().len()
         && (expected.fields().iter().zip(chunk.columns()))

@@ -124,11 +124,10 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     if !(1..=9).contains(&digits) {
         return None;
     }
-    let mut micros = 0;
-    for i in 1..=6 {
+    let micros = (1..=6).fold(0, |micros, i| {
         let digit = if i <= digits { text[i] - b'0' } else { 0 };
-        micros = micros * 10 + i64::from(digit);
-    }
+        micros * 10 + i64::from(digit)
+    });
     Some((micros, &text[1 + digits..]))
 }
 
