@@ -69,7 +69,6 @@ pub(super) fn is(kind: &DataType, name: &str) -> bool {
             "timestamptz",
             "timestamp with time zone",
             "TimestampType",
-            "DatetimeTZDtype",
             "datetime64",
             "datetime",
         ],

@@ -45,6 +45,8 @@ mod result;
 mod state;
 mod statistics;
 mod suite;
+#[cfg(test)]
+mod tests;
 mod unexpected_rows;
 mod uniqueness;
 mod verdict;
