@@ -39,6 +39,9 @@ pub(super) fn compile(declared: &Expectation, table: &Schema) -> Kind {
     arguments.kind(&declared.kind).unwrap_or_else(Kind::Broken)
 }
 
+/// How a text becomes a pattern.
+type Make = fn(&str) -> Result<Pattern, String>;
+
 /// An expectation's arguments, by name.
 pub(super) struct Arguments<'a> {
     pub(super) kwargs: &'a Map<String, Value>,
@@ -47,7 +50,7 @@ pub(super) struct Arguments<'a> {
 
 impl Arguments<'_> {
     fn kind(&self, kind: &str) -> Result<Kind, String> {
-        if let Some(fixed) = self.from_table_alone(kind)? {
+        if let Some(fixed) = self.by_table_alone(kind)? {
             return Ok(fixed);
         }
         if let Some(measure) = measure::compile(kind, self)? {
@@ -163,7 +166,7 @@ impl Arguments<'_> {
             Some("all") => Ok(Quantifier::All),
             Some(_) => Err("match_on must be either 'any' or 'all'".to_owned()),
         };
-        let (key, make, quantifier): (_, fn(&str) -> Result<Pattern, String>, _) = match kind {
+        let (key, make, quantifier): (_, Make, _) = match kind {
             "expect_column_values_to_match_regex" => ("regex", Pattern::regex, Quantifier::Any),
             "expect_column_values_to_not_match_regex" => ("regex", Pattern::regex, Quantifier::None),
             "expect_column_values_to_match_regex_list" => ("regex_list", Pattern::regex, match_on()?),
@@ -301,7 +304,7 @@ impl Arguments<'_> {
         }
     }
 
-    fn from_table_alone(&self, kind: &str) -> Result<Option<Kind>, String> {
+    fn by_table_alone(&self, kind: &str) -> Result<Option<Kind>, String> {
         let names: Vec<&str> = self
             .table
             .fields()
