@@ -27,6 +27,9 @@
 //! | dates compare with ISO text                                      | raises                                |
 //! | arguments are checked whether or not there are rows              | raises when the first value is met    |
 //! | look-around in a regular expression raises                       | works                                 |
+//! | mean, sum and deviation of a decimal column leave nulls out        | raises when there is a null           |
+//! | text bounds compare with text columns                            | refuses the suite                     |
+//! | repeated values are shown if they are among a task's first 10,000| shows the first twenty rows           |
 //! | LIKE works (case-sensitive, as in PostgreSQL)                    | needs an SQL engine                   |
 
 // Arrow's types and JSON's values are not ours to list: what a check is not made for, it refuses by `_`.
