@@ -50,7 +50,9 @@ fn text(verdict: &Verdict) -> String {
     );
     if !verdict.leftovers.is_empty() {
         let count = grouped(verdict.leftovers.len() as u64);
-        text.push_str(&format!("{count} objects of an attempt that did not finish: the next run sweeps them\n"));
+        text.push_str(&format!(
+            "{count} objects of an attempt that did not finish: the next run sweeps them\n"
+        ));
     }
     for fault in &verdict.faults {
         text.push_str(&format!("fault: {fault}\n"));

@@ -531,7 +531,10 @@ impl Runner {
         let plan = &self.engine.steps.quality;
         let mut merged = plan.empty_state();
         // A batch that an older version of the pipeline wrote answers another suite.
-        let current = self.done.iter().filter(|manifest| manifest.pipeline_digest == self.pipeline.digest);
+        let current = self
+            .done
+            .iter()
+            .filter(|manifest| manifest.pipeline_digest == self.pipeline.digest);
         for object in current.flat_map(|manifest| &manifest.quality) {
             let damaged = |reason: String| RunError::State {
                 key: object.key.clone(),

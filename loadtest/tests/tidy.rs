@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 700;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_path_buf()
 }
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -45,12 +48,17 @@ fn every_module_opens_with_its_purpose() {
         .iter()
         .filter(|path| {
             let text = fs::read_to_string(path).unwrap();
-            let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
+            let first = text
+                .lines()
+                .find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
             !first.is_some_and(|line| line.starts_with("//!") && line.len() > 12)
         })
         .map(|path| shown(path))
         .collect();
-    assert!(silent.is_empty(), "these files do not open with `//!` and a purpose: {silent:#?}");
+    assert!(
+        silent.is_empty(),
+        "these files do not open with `//!` and a purpose: {silent:#?}"
+    );
 }
 
 #[test]
@@ -72,7 +80,8 @@ fn no_folder_or_module_is_a_catch_all() {
         .iter()
         .map(|path| shown(path))
         .filter(|path| {
-            path.split('/').any(|part| banned.contains(&part.trim_end_matches(".rs").trim_end_matches(".py")))
+            path.split('/')
+                .any(|part| banned.contains(&part.trim_end_matches(".rs").trim_end_matches(".py")))
         })
         .collect();
     assert!(vague.is_empty(), "a name says what is inside: {vague:#?}");
@@ -85,7 +94,10 @@ fn dependencies_point_one_way() {
         ("proto", &[]),
         ("worker/pipeline", &["millrace-proto"]),
         ("coordinator", &["millrace-proto", "millrace-pipeline"]),
-        ("client", &["millrace-proto", "millrace-pipeline", "millrace-coordinator"]),
+        (
+            "client",
+            &["millrace-proto", "millrace-pipeline", "millrace-coordinator"],
+        ),
         ("loadtest", &[]),
     ];
     for (folder, allowed) in allowed {
@@ -107,7 +119,11 @@ fn every_crate_obeys_the_one_lint_table() {
     for path in files("Cargo.toml") {
         let text = fs::read_to_string(&path).unwrap();
         if text.contains("[package]") && !text.contains("cargo-fuzz = true") {
-            assert!(text.contains("[lints]\nworkspace = true"), "{} has lints of its own", shown(&path));
+            assert!(
+                text.contains("[lints]\nworkspace = true"),
+                "{} has lints of its own",
+                shown(&path)
+            );
         }
     }
 }
@@ -117,7 +133,10 @@ fn every_crate_obeys_the_one_lint_table() {
 fn unsafe_code_is_allowed_by_name_and_with_a_reason() {
     for path in files(".rs") {
         let text = fs::read_to_string(&path).unwrap();
-        for line in text.lines().filter(|line| line.contains("allow(unsafe_code") && !line.contains("contains(")) {
+        for line in text
+            .lines()
+            .filter(|line| line.contains("allow(unsafe_code") && !line.contains("contains("))
+        {
             let reason = line.contains("reason =") || text.to_lowercase().contains("why unsafe");
             assert!(reason, "{}: `{}` gives no reason", shown(&path), line.trim());
         }
@@ -127,12 +146,31 @@ fn unsafe_code_is_allowed_by_name_and_with_a_reason() {
 #[test]
 fn the_top_level_is_what_the_design_says() {
     let known = [
-        ".cargo", ".ci", ".git", ".gitignore", "Cargo.lock", "Cargo.toml", "LICENSE", "Makefile", "README.md",
-        "client", "clippy.toml", "coordinator", "deploy", "loadtest", "proto", "rust-toolchain.toml",
-        "rustfmt.toml", "worker", "target",
+        ".cargo",
+        ".ci",
+        ".git",
+        ".gitignore",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "client",
+        "clippy.toml",
+        "coordinator",
+        "deploy",
+        "loadtest",
+        "proto",
+        "rust-toolchain.toml",
+        "rustfmt.toml",
+        "worker",
+        "target",
     ];
     for entry in fs::read_dir(root()).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-        assert!(known.contains(&name.as_str()), "`{name}` does not belong at the top");
+        assert!(
+            known.contains(&name.as_str()),
+            "`{name}` does not belong at the top"
+        );
     }
 }

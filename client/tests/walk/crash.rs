@@ -18,7 +18,14 @@ fn was_killed(status: std::process::ExitStatus) -> bool {
 /// The named steps of a batch, the first time and the second time that they come.
 #[test]
 fn a_kill_at_each_named_step_loses_and_doubles_nothing() {
-    for moment in ["opened", "planned", "written", "published", "committed", "finished"] {
+    for moment in [
+        "opened",
+        "planned",
+        "written",
+        "published",
+        "committed",
+        "finished",
+    ] {
         for time in ["1", "2"] {
             if time == "2" && matches!(moment, "opened" | "finished") {
                 continue; // they come once a run
@@ -29,10 +36,17 @@ fn a_kill_at_each_named_step_loses_and_doubles_nothing() {
                 .env("MILLRACE_CRASH_AT", format!("{moment}:{time}"))
                 .output()
                 .unwrap();
-            assert!(was_killed(crashed.status), "the crash at {moment}:{time} did not fire");
+            assert!(
+                was_killed(crashed.status),
+                "the crash at {moment}:{time} did not fire"
+            );
             sandbox.run(&[]);
             assert_lake_is_what_was_sent(&sandbox);
-            assert_eq!(sandbox.verify(), Vec::<String>::new(), "after a kill at {moment}:{time}");
+            assert_eq!(
+                sandbox.verify(),
+                Vec::<String>::new(),
+                "after a kill at {moment}:{time}"
+            );
         }
     }
 }
@@ -40,7 +54,10 @@ fn a_kill_at_each_named_step_loses_and_doubles_nothing() {
 /// 20 random moments in the life of a run.
 #[test]
 fn a_kill_at_random_moments_loses_and_doubles_nothing() {
-    let seed: u64 = std::env::var("MILLRACE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0xC4A5);
+    let seed: u64 = std::env::var("MILLRACE_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(0xC4A5);
     eprintln!("seed: {seed} (MILLRACE_SEED sets another)");
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let undisturbed = Sandbox::shop(EVENTS, 22);
@@ -59,12 +76,20 @@ fn a_kill_at_random_moments_loses_and_doubles_nothing() {
         assert_eq!(Some(rows), expected["events_written"].as_u64());
     }
     eprintln!("{fired} of 20 kills met a running process");
-    assert!(fired >= 10, "only {fired} of 20 kills met a running process: the test proves too little");
+    assert!(
+        fired >= 10,
+        "only {fired} of 20 kills met a running process: the test proves too little"
+    );
 }
 
 /// Kills a run so long after its start; whether it was still running.
 fn kill_after(sandbox: &Sandbox, after: Duration) -> bool {
-    let mut run = sandbox.run_command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut run = sandbox
+        .run_command(&[])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     std::thread::sleep(after); // the fault's own time, not a wait for a state
     run.kill().unwrap();
     was_killed(run.wait().unwrap())

@@ -6,9 +6,14 @@ use crate::sandbox::Sandbox;
 
 #[test]
 fn a_bad_pipeline_file_ends_with_2_and_every_fault() {
-    let sandbox = Sandbox::with_pipeline("version: 1\npipeline: x\nsorce: {}\nschema: []\npartition: {time: nope}\n");
+    let sandbox =
+        Sandbox::with_pipeline("version: 1\npipeline: x\nsorce: {}\nschema: []\npartition: {time: nope}\n");
     for command in [&["pipeline", "check"][..], &["run"]] {
-        let output = Command::new(env!("CARGO_BIN_EXE_millrace")).args(command).arg(sandbox.pipeline()).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_millrace"))
+            .args(command)
+            .arg(sandbox.pipeline())
+            .output()
+            .unwrap();
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains("sorce") && said.contains("nope"), "{said}");
@@ -19,7 +24,11 @@ fn a_bad_pipeline_file_ends_with_2_and_every_fault() {
 fn a_missing_secret_is_a_fault_with_its_line() {
     let sandbox = Sandbox::example("shop/shop.yaml");
     let mut check = Command::new(env!("CARGO_BIN_EXE_millrace"));
-    let output = check.args(["pipeline", "check"]).arg(sandbox.pipeline()).env_remove("MILLRACE_HASH_KEY").output();
+    let output = check
+        .args(["pipeline", "check"])
+        .arg(sandbox.pipeline())
+        .env_remove("MILLRACE_HASH_KEY")
+        .output();
     let output = output.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(2));
@@ -44,7 +53,12 @@ fn a_quality_breach_ends_with_3() {
     }
     sandbox.input("broken.json", bad);
     let output = sandbox.run_command(&[]).output().unwrap();
-    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(3),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(sandbox.verify(), Vec::<String>::new());
 }
 
@@ -52,12 +66,22 @@ fn a_quality_breach_ends_with_3() {
 fn ctrl_c_stops_cleanly_and_a_second_run_goes_on() {
     let sandbox = Sandbox::shop(400_000, 52);
     let mut run = sandbox.run_command(&[]);
-    let mut run = run.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut run = run
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     while !sandbox.path("lake/ledger/000000000001.json").exists() {
-        assert!(run.try_wait().unwrap().is_none(), "the run ended before it planned anything");
+        assert!(
+            run.try_wait().unwrap().is_none(),
+            "the run ended before it planned anything"
+        );
         std::thread::yield_now();
     }
-    let interrupted = Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
+    let interrupted = Command::new("kill")
+        .args(["-INT", &run.id().to_string()])
+        .status()
+        .unwrap();
     assert!(interrupted.success());
     let output = run.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();

@@ -10,8 +10,15 @@ use crate::sandbox::{Sandbox, real_data, root};
 
 /// A Python with DuckDB, installed on first use.
 fn python() -> String {
-    let output = Command::new(root().join("deploy/local/python.sh")).args(["install", "duckdb==2.0.0"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(root().join("deploy/local/python.sh"))
+        .args(["install", "duckdb==2.0.0"])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -22,10 +29,20 @@ fn counted_by_duckdb(file: &std::path::Path) -> BTreeMap<(String, String), u64> 
         FROM read_json('{sys.argv[1]}', format='newline_delimited', maximum_object_size=100000000,\n\
         columns={{'type': 'VARCHAR', 'created_at': 'VARCHAR'}}) GROUP BY ALL\"\"\").fetchall()\n\
         print(json.dumps(rows))";
-    let output = Command::new(python()).args(["-c", script]).arg(file).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(python())
+        .args(["-c", script])
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let rows: Vec<(String, String, u64)> = serde_json::from_slice(&output.stdout).unwrap();
-    rows.into_iter().map(|(kind, hour, count)| ((kind, hour), count)).collect()
+    rows.into_iter()
+        .map(|(kind, hour, count)| ((kind, hour), count))
+        .collect()
 }
 
 fn counted_in_the_lake(sandbox: &Sandbox) -> BTreeMap<(String, String), u64> {
@@ -41,12 +58,21 @@ fn counted_in_the_lake(sandbox: &Sandbox) -> BTreeMap<(String, String), u64> {
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    rows.iter().map(|row| ((text(&row["kind"]), text(&row["hour"])), row["n"].as_u64().unwrap())).collect()
+    rows.iter()
+        .map(|row| {
+            (
+                (text(&row["kind"]), text(&row["hour"])),
+                row["n"].as_u64().unwrap(),
+            )
+        })
+        .collect()
 }
 
 #[test]
 fn counts_by_type_and_hour_are_duckdbs_and_a_redelivery_changes_nothing() {
-    let Some(file) = real_data("github-2017/events.ndjson.gz") else { return };
+    let Some(file) = real_data("github-2017/events.ndjson.gz") else {
+        return;
+    };
     let sandbox = Sandbox::example("github/github.yaml");
     std::fs::create_dir_all(sandbox.path("sent/events")).unwrap();
     std::fs::copy(&file, sandbox.path("sent/events/events.ndjson.gz")).unwrap();
@@ -58,8 +84,15 @@ fn counts_by_type_and_hour_are_duckdbs_and_a_redelivery_changes_nothing() {
 
     // 15% again, in another order and another file.
     let mut text = String::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(&file).unwrap()).read_to_string(&mut text).unwrap();
-    let again: Vec<&str> = text.lines().rev().step_by(7).chain(text.lines().take(90)).collect();
+    flate2::read::GzDecoder::new(std::fs::File::open(&file).unwrap())
+        .read_to_string(&mut text)
+        .unwrap();
+    let again: Vec<&str> = text
+        .lines()
+        .rev()
+        .step_by(7)
+        .chain(text.lines().take(90))
+        .collect();
     sandbox.input("again.json", again.join("\n"));
     let redelivered = sandbox.run(&[]);
     assert_eq!(redelivered["events_read"].as_u64(), Some(again.len() as u64));

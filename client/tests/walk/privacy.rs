@@ -13,14 +13,25 @@ fn clear_values(sandbox: &Sandbox) -> BTreeSet<String> {
     for entry in fs::read_dir(sandbox.path("sent/events")).unwrap() {
         let text = fs::read(entry.unwrap().path()).unwrap();
         for line in text.split(|byte| *byte == b'\n') {
-            let Ok(event) = serde_json::from_slice::<Value>(line) else { continue };
+            let Ok(event) = serde_json::from_slice::<Value>(line) else {
+                continue;
+            };
             for column in ["email", "ip"] {
                 // An address that ends in .0 is its own network: masking leaves it, so it proves nothing.
-                clear.extend(event[column].as_str().filter(|ip| !ip.ends_with(".0")).map(str::to_owned));
+                clear.extend(
+                    event[column]
+                        .as_str()
+                        .filter(|ip| !ip.ends_with(".0"))
+                        .map(str::to_owned),
+                );
             }
         }
     }
-    assert!(clear.len() > 500, "too few values to prove anything: {}", clear.len());
+    assert!(
+        clear.len() > 500,
+        "too few values to prove anything: {}",
+        clear.len()
+    );
     clear
 }
 
@@ -45,7 +56,11 @@ fn leaks(clear: &BTreeSet<String>, haystack: &[u8]) -> Vec<String> {
     let found = aho_corasick::AhoCorasick::new(clear).unwrap();
     let bounded = |at: &aho_corasick::Match| {
         // `1.2.3.4` inside `11.2.3.45` is another address.
-        let digit = |i: usize| haystack.get(i).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'.');
+        let digit = |i: usize| {
+            haystack
+                .get(i)
+                .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'.')
+        };
         !(at.start() > 0 && digit(at.start() - 1)) && !digit(at.end())
     };
     found
@@ -54,7 +69,13 @@ fn leaks(clear: &BTreeSet<String>, haystack: &[u8]) -> Vec<String> {
         .checked_sub(1)
         .map(|_| ())
         .into_iter()
-        .flat_map(|()| found.find_iter(haystack).filter(bounded).take(5).collect::<Vec<_>>())
+        .flat_map(|()| {
+            found
+                .find_iter(haystack)
+                .filter(bounded)
+                .take(5)
+                .collect::<Vec<_>>()
+        })
         .map(|at| String::from_utf8_lossy(&haystack[at.range()]).into_owned())
         .collect()
 }
@@ -63,7 +84,11 @@ fn leaks(clear: &BTreeSet<String>, haystack: &[u8]) -> Vec<String> {
 fn no_clear_value_is_written_or_printed_outside_a_clear_environment() {
     let sandbox = Sandbox::shop(20_000, 41);
     let clear = clear_values(&sandbox);
-    let run = sandbox.run_command(&[]).env("MILLRACE_LOG", "trace").output().unwrap();
+    let run = sandbox
+        .run_command(&[])
+        .env("MILLRACE_LOG", "trace")
+        .output()
+        .unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let mut printed = [run.stdout, run.stderr].concat();
     for command in [&["quarantine", "list"][..], &["verify"]] {
@@ -73,7 +98,11 @@ fn no_clear_value_is_written_or_printed_outside_a_clear_environment() {
     let output = sandbox.command(&["quarantine", "show"], &["1"]).output().unwrap();
     printed.extend([output.stdout, output.stderr].concat());
     assert_eq!(leaks(&clear, &printed), Vec::<String>::new(), "printed");
-    assert_eq!(leaks(&clear, &everything_written(&sandbox)), Vec::<String>::new(), "written");
+    assert_eq!(
+        leaks(&clear, &everything_written(&sandbox)),
+        Vec::<String>::new(),
+        "written"
+    );
 }
 
 /// The same search finds every value where they are meant to be clear: the test can fail.

@@ -34,23 +34,42 @@ fn sandbox() -> Sandbox {
 }
 
 fn list(sandbox: &Sandbox) -> Value {
-    let output = sandbox.command(&["quarantine", "list"], &["--output", "json"]).output().unwrap();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+    let output = sandbox
+        .command(&["quarantine", "list"], &["--output", "json"])
+        .output()
+        .unwrap();
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 #[test]
 fn a_rejected_event_carries_every_reason_and_its_origin() {
     let sandbox = sandbox();
     let run = sandbox.run(&[]);
-    assert_eq!((run["events_read"].as_u64(), run["quarantined"].as_u64()), (Some(5), Some(3)));
+    assert_eq!(
+        (run["events_read"].as_u64(), run["quarantined"].as_u64()),
+        (Some(5), Some(3))
+    );
     let listed = list(&sandbox);
     let events = listed["events"].as_array().unwrap();
     let by_line = |line: u64| {
-        events.iter().find(|event| event["line"] == line).unwrap_or_else(|| panic!("line {line} of {listed:#}"))
+        events
+            .iter()
+            .find(|event| event["line"] == line)
+            .unwrap_or_else(|| panic!("line {line} of {listed:#}"))
     };
     let kinds = |event: &Value| -> Vec<String> {
         let reasons = event["reasons"].as_array().unwrap();
-        reasons.iter().map(|r| format!("{}:{}", r["kind"].as_str().unwrap(), r["column"].as_str().unwrap_or("-"))).collect()
+        reasons
+            .iter()
+            .map(|r| {
+                format!(
+                    "{}:{}",
+                    r["kind"].as_str().unwrap(),
+                    r["column"].as_str().unwrap_or("-")
+                )
+            })
+            .collect()
     };
     assert_eq!(kinds(by_line(2)), ["wrong_type:amount"]);
     assert_eq!(kinds(by_line(4)), ["cut_off:-"]);
@@ -58,7 +77,10 @@ fn a_rejected_event_carries_every_reason_and_its_origin() {
     all.sort();
     all.dedup();
     for reason in ["missing:id", "wrong_type:amount", "wrong_type:at"] {
-        assert!(all.iter().any(|found| found == reason), "{reason} is not among {all:?}");
+        assert!(
+            all.iter().any(|found| found == reason),
+            "{reason} is not among {all:?}"
+        );
     }
     assert!(events.iter().all(|event| event["sealed"] == true));
     assert!(by_line(2)["object"].as_str().unwrap().ends_with("one.json"));
@@ -69,7 +91,12 @@ fn a_record_is_shown_only_where_personal_data_may_be_clear() {
     let sandbox = sandbox();
     sandbox.run(&[]);
     let show = |more: &[&str]| {
-        let output = sandbox.command(&["quarantine", "show"], &[&["1", "--output", "json"], more].concat()).output();
+        let output = sandbox
+            .command(
+                &["quarantine", "show"],
+                &[&["1", "--output", "json"], more].concat(),
+            )
+            .output();
         String::from_utf8(output.unwrap().stdout).unwrap()
     };
     let hidden = show(&[]);
@@ -83,13 +110,22 @@ fn what_passes_after_the_pipeline_was_mended_is_written_once() {
     sandbox.run(&[]);
     sandbox.set_pipeline(&PIPELINE.replace("AMOUNT", "float64"));
     let redrive = || {
-        let output = sandbox.command(&["quarantine", "redrive"], &["--output", "json"]).output().unwrap();
+        let output = sandbox
+            .command(&["quarantine", "redrive"], &["--output", "json"])
+            .output()
+            .unwrap();
         summary(&output)
     };
     let first = redrive();
-    assert_eq!((first["events_read"].as_u64(), first["events_written"].as_u64()), (Some(3), Some(1)));
+    assert_eq!(
+        (first["events_read"].as_u64(), first["events_written"].as_u64()),
+        (Some(3), Some(1))
+    );
     let second = redrive();
-    assert_eq!((second["events_read"].as_u64(), second["events_written"].as_u64()), (Some(2), Some(0)));
+    assert_eq!(
+        (second["events_read"].as_u64(), second["events_written"].as_u64()),
+        (Some(2), Some(0))
+    );
     assert_eq!(sandbox.rows().len(), 3);
     assert_eq!(list(&sandbox)["quarantined"], 2);
     assert_eq!(sandbox.verify(), Vec::<String>::new());

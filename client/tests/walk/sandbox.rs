@@ -16,7 +16,10 @@ pub(crate) const HASH_KEY: &str = "a-key-for-tests-only";
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_path_buf()
 }
 
 /// Real events, where they are at hand.
@@ -39,16 +42,28 @@ impl Sandbox {
     pub(crate) fn shop(events: u64, seed: u64) -> Self {
         let sandbox = Self::example("shop/shop.yaml");
         eprintln!("events: {events}, seed: {seed}");
-        let recipe = Recipe { seed, events, ..Recipe::default() };
-        let files =
-            Files { folder: sandbox.path("sent"), files: 2, compress: Compress::None, threads: 2, overwrite: false };
+        let recipe = Recipe {
+            seed,
+            events,
+            ..Recipe::default()
+        };
+        let files = Files {
+            folder: sandbox.path("sent"),
+            files: 2,
+            compress: Compress::None,
+            threads: 2,
+            overwrite: false,
+        };
         generate(&recipe, &files).unwrap();
         sandbox
     }
 
     /// An example pipeline of the repository, without input.
     pub(crate) fn example(name: &str) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), pipeline: root().join("client/examples").join(name) }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            pipeline: root().join("client/examples").join(name),
+        }
     }
 
     /// A pipeline of its own, over files in `sent/events`.
@@ -83,8 +98,13 @@ impl Sandbox {
     /// `millrace <command> PIPELINE --lake LAKE <more>`.
     pub(crate) fn command(&self, command: &[&str], more: &[&str]) -> Command {
         let mut run = Command::new(env!("CARGO_BIN_EXE_millrace"));
-        run.args(command).arg(&self.pipeline).arg("--lake").arg(self.path("lake")).args(more);
-        run.env("MILLRACE_HASH_KEY", HASH_KEY).env_remove("MILLRACE_ENVIRONMENT");
+        run.args(command)
+            .arg(&self.pipeline)
+            .arg("--lake")
+            .arg(self.path("lake"))
+            .args(more);
+        run.env("MILLRACE_HASH_KEY", HASH_KEY)
+            .env_remove("MILLRACE_ENVIRONMENT");
         run
     }
 
@@ -125,7 +145,9 @@ impl Sandbox {
         for manifest in self.objects("manifests") {
             let manifest: Value = serde_json::from_slice(&std::fs::read(manifest).unwrap()).unwrap();
             for file in manifest["files"].as_array().unwrap() {
-                rows.extend(read_parquet(&self.path("lake").join(file["object"]["key"].as_str().unwrap())));
+                rows.extend(read_parquet(
+                    &self.path("lake").join(file["object"]["key"].as_str().unwrap()),
+                ));
             }
         }
         rows
@@ -138,7 +160,9 @@ pub(crate) fn read_parquet(path: &Path) -> Vec<BTreeMap<String, String>> {
     let rows = reader.get_row_iter(None).unwrap();
     rows.map(|row| {
         let row = row.unwrap();
-        let columns = row.get_column_iter().filter(|(_, field)| !matches!(field, Field::Null));
+        let columns = row
+            .get_column_iter()
+            .filter(|(_, field)| !matches!(field, Field::Null));
         columns
             .map(|(name, field)| {
                 let text = match field {
@@ -156,9 +180,17 @@ pub(crate) fn read_parquet(path: &Path) -> Vec<BTreeMap<String, String>> {
 /// The summary of a run that succeeded.
 pub(crate) fn summary(output: &Output) -> Value {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "exit {:?}: {stderr}", output.status.code());
+    assert!(
+        output.status.success(),
+        "exit {:?}: {stderr}",
+        output.status.code()
+    );
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
-    let count = |key: &str| summary[key].as_u64().unwrap_or_else(|| panic!("no `{key}` in {summary}"));
+    let count = |key: &str| {
+        summary[key]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no `{key}` in {summary}"))
+    };
     let accounted = count("events_written") + count("duplicates") + count("quarantined");
     assert_eq!(count("events_read"), accounted, "{summary}");
     summary

@@ -22,7 +22,14 @@ fn sent_ids(sandbox: &Sandbox) -> BTreeSet<String> {
 
 fn uuid(id: u128) -> String {
     let hex = format!("{id:032x}");
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 /// Ids in the lake, and how often each stands there.
@@ -37,7 +44,10 @@ pub(crate) fn assert_lake_is_what_was_sent(sandbox: &Sandbox) {
     let lost: Vec<_> = sent.iter().filter(|id| !seen.contains_key(*id)).take(3).collect();
     assert!(lost.is_empty(), "sent and not written: {lost:?}");
     let strange: Vec<_> = seen.keys().filter(|id| !sent.contains(*id)).take(3).collect();
-    assert!(strange.is_empty(), "written and never sent as a good event: {strange:?}");
+    assert!(
+        strange.is_empty(),
+        "written and never sent as a good event: {strange:?}"
+    );
 }
 
 #[test]
@@ -82,14 +92,36 @@ fn the_result_does_not_depend_on_threads_or_batches() {
     let mut results: Vec<Value> = Vec::new();
     for (threads, batch) in [("1", "1000"), ("2", "4"), ("4", "9")] {
         let lake = sandbox.path(&format!("lake-{threads}"));
-        let more = ["--lake", lake.to_str().unwrap(), "--output", "json", "--threads", threads, "--batch", batch];
+        let more = [
+            "--lake",
+            lake.to_str().unwrap(),
+            "--output",
+            "json",
+            "--threads",
+            threads,
+            "--batch",
+            batch,
+        ];
         let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_millrace"));
-        run.arg("run").arg(sandbox.pipeline()).arg("--input").arg(sandbox.path("sent/events")).args(more);
+        run.arg("run")
+            .arg(sandbox.pipeline())
+            .arg("--input")
+            .arg(sandbox.path("sent/events"))
+            .args(more);
         run.env("MILLRACE_HASH_KEY", crate::sandbox::HASH_KEY);
         results.push(crate::sandbox::summary(&run.output().unwrap()));
     }
-    for key in ["events_read", "events_written", "duplicates", "quarantined", "clean_ratio"] {
-        assert!(results.iter().all(|result| result[key] == results[0][key]), "{key}: {results:#?}");
+    for key in [
+        "events_read",
+        "events_written",
+        "duplicates",
+        "quarantined",
+        "clean_ratio",
+    ] {
+        assert!(
+            results.iter().all(|result| result[key] == results[0][key]),
+            "{key}: {results:#?}"
+        );
     }
 }
 
@@ -98,7 +130,12 @@ fn a_query_sees_what_was_committed() {
     let sandbox = Sandbox::shop(20_000, 15);
     let summary = sandbox.run(&[]);
     let mut query = std::process::Command::new(env!("CARGO_BIN_EXE_millrace"));
-    query.args(["query", "SELECT count(*) AS n, count(DISTINCT event_id) AS ids FROM events", "--output", "json"]);
+    query.args([
+        "query",
+        "SELECT count(*) AS n, count(DISTINCT event_id) AS ids FROM events",
+        "--output",
+        "json",
+    ]);
     let output = query.arg("--lake").arg(sandbox.path("lake")).output().unwrap();
     let rows: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));

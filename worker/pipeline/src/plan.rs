@@ -10,9 +10,9 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use crate::decode::container::ContainerExec;
 use crate::decode::exec::DecodeExec;
+use crate::dedup::KeyIndex;
 use crate::dedup::exec::DedupExec;
 use crate::dedup::key::KeyExec;
-use crate::dedup::KeyIndex;
 use crate::map::exec::MapExec;
 use crate::map::{MapError, MapPlan};
 use crate::privacy::exec::PrivacyExec;
@@ -69,7 +69,13 @@ impl Steps {
             None => None,
         };
         let quality = Arc::new(QualityPlan::new(&pipeline, suite.as_ref(), Arc::clone(&policy))?);
-        Ok(Self { map: Arc::new(MapPlan::new(&pipeline)?), quality, suite, policy, pipeline })
+        Ok(Self {
+            map: Arc::new(MapPlan::new(&pipeline)?),
+            quality,
+            suite,
+            policy,
+            pipeline,
+        })
     }
 
     /// The walk of one attempt: `splits` yields split descriptors (`source::split_schema`), each task of
@@ -109,13 +115,19 @@ impl Steps {
         match self.pipeline.source.format() {
             Format::Json => {
                 let record_bytes_max = self.pipeline.limits.record_bytes;
-                let options = ScanOptions { record_bytes_max, ..ScanOptions::default() };
+                let options = ScanOptions {
+                    record_bytes_max,
+                    ..ScanOptions::default()
+                };
                 let chunks = Arc::new(ScanExec::new(splits, Arc::clone(stores), options));
                 Arc::new(DecodeExec::new(chunks, Arc::clone(decode)))
             }
-            format @ (Format::Csv | Format::Avro | Format::Parquet) => {
-                Arc::new(ContainerExec::new(splits, Arc::clone(stores), Arc::clone(decode), format))
-            }
+            format @ (Format::Csv | Format::Avro | Format::Parquet) => Arc::new(ContainerExec::new(
+                splits,
+                Arc::clone(stores),
+                Arc::clone(decode),
+                format,
+            )),
         }
     }
 
@@ -133,7 +145,10 @@ impl Steps {
         if let Some(dedup) = &self.pipeline.dedup {
             let column = |name: &String| self.pipeline.column(name).map(|(i, _)| i);
             let key: Vec<usize> = dedup.key.iter().filter_map(column).collect();
-            let time = self.pipeline.column(&self.pipeline.partition.time).map_or(0, |(i, _)| i);
+            let time = self
+                .pipeline
+                .column(&self.pipeline.partition.time)
+                .map_or(0, |(i, _)| i);
             rows = Arc::new(KeyExec::new(rows, key));
             rows = Arc::new(DedupExec::new(rows, Arc::clone(keys), time));
         }
