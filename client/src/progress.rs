@@ -47,7 +47,7 @@ async fn lines(progress: &Progress) {
         tokio::time::sleep(LINE_EVERY).await;
         let (bytes, events) = progress.snapshot();
         let total = progress.bytes_total.load(Ordering::Relaxed).max(bytes);
-        let percent = if total == 0 { 0 } else { bytes * 100 / total };
+        let percent = (bytes * 100).checked_div(total).unwrap_or(0);
         let left = remaining(bytes, total, started.elapsed())
             .map_or(String::new(), |left| format!(", {left} s left"));
         let rate = grouped(rate(events, started));

@@ -81,13 +81,17 @@ impl Lake {
     /// # Errors
     /// [`LakeError::Missing`], or the store's error.
     pub async fn get(&self, key: &str) -> Result<Bytes, LakeError> {
-        let failed = |source| match source {
-            object_store::Error::NotFound { .. } => LakeError::Missing { key: key.to_owned() },
-            source => LakeError::Store {
-                key: key.to_owned(),
-                what: "read",
-                source,
-            },
+        let failed = |source| {
+            let key = key.to_owned();
+            if matches!(source, object_store::Error::NotFound { .. }) {
+                LakeError::Missing { key }
+            } else {
+                LakeError::Store {
+                    key,
+                    what: "read",
+                    source,
+                }
+            }
         };
         self.store
             .get(&self.path(key))

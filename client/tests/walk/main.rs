@@ -1,6 +1,12 @@
 //! The whole walk, as a user runs it: the real binary on real files.
 //!
 //! One test binary for all stories; each story has a folder of its own, so they run side by side.
+#![expect(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "clippy excepts test functions only, not what they share"
+)]
 
 mod crash;
 mod faults;

@@ -12,7 +12,7 @@ fn sent_ids(sandbox: &Sandbox) -> BTreeSet<String> {
     let mut good = BTreeSet::new();
     ledger
         .for_each(|line| {
-            if line.entry.broken.is_none() {
+            if line.entry.damage.is_none() {
                 good.insert(uuid(line.entry.id));
             }
         })

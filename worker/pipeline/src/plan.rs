@@ -92,7 +92,7 @@ impl Steps {
         sink: SinkSpec,
     ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
         let decoded = self.decoded(splits, stores);
-        self.from_decoded(decoded, objects, keys, sink)
+        self.after_decode(decoded, objects, keys, sink)
     }
 
     /// The same from raw chunks (`rows::chunk_schema`) on, for records that are read a second time.
@@ -107,7 +107,7 @@ impl Steps {
         sink: SinkSpec,
     ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
         let decoded = Arc::new(DecodeExec::new(chunks, Arc::clone(self.map.decode_plan())));
-        self.from_decoded(decoded, objects, keys, sink)
+        self.after_decode(decoded, objects, keys, sink)
     }
 
     fn decoded(&self, splits: Arc<dyn ExecutionPlan>, stores: &Arc<Stores>) -> Arc<dyn ExecutionPlan> {
@@ -131,7 +131,7 @@ impl Steps {
         }
     }
 
-    fn from_decoded(
+    fn after_decode(
         &self,
         decoded: Arc<dyn ExecutionPlan>,
         objects: Vec<String>,

@@ -3,6 +3,10 @@
 //! The same seeded rows go through [`QualityExec`] and [`UniquenessExec`] (in random batches and partitions, states
 //! sealed, sent, opened and merged) and, as Parquet, through Great Expectations in Python, which installs itself
 //! on first use. Every figure must agree.
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy excepts test functions only, not what they share"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

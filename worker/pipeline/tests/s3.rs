@@ -1,6 +1,8 @@
 //! Input in S3, against a real server: MinIO, installed and started by `deploy/local/s3.sh`.
-
-#![allow(clippy::unwrap_used)] // Test code; clippy's own exception covers test functions only.
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy excepts test functions only, not what they share"
+)]
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -136,7 +136,7 @@ impl std::fmt::Debug for Source {
 }
 
 /// Record format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// One JSON object a line.
@@ -232,9 +232,7 @@ impl ColumnType {
 }
 
 /// Classes of personal data.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PiiClass {
     /// Email address.
@@ -252,7 +250,7 @@ pub enum PiiClass {
 }
 
 /// What masking does to a value. Null stays null.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// Keyed hash, 32 hex digits; int32/int64 columns get a keyed number >= 0. Equal values stay equal.
@@ -333,7 +331,7 @@ pub struct Quality {
 }
 
 /// What a breach of `minimum_clean` does to the batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnBreach {
     /// Commit the batch, do not hand it off.
@@ -354,7 +352,7 @@ pub struct Dedup {
 }
 
 /// Where copies of a key can meet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DedupScope {
     /// Anywhere.
@@ -405,7 +403,7 @@ pub struct Partition {
 }
 
 /// A level of the lake's folders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PartitionLevel {
     /// `date=YYYY-MM-DD`, UTC, of the event time.
