@@ -61,7 +61,8 @@ fn leaks(clear: &BTreeSet<String>, haystack: &[u8]) -> Vec<String> {
                 .get(i)
                 .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'.')
         };
-        !(at.start() > 0 && digit(at.start() - 1)) && !digit(at.end())
+        let has_before = at.start() > 0 && digit(at.start() - 1);
+        !has_before && !digit(at.end())
     };
     found
         .find_overlapping_iter(haystack)

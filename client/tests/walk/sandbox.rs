@@ -165,10 +165,12 @@ pub(crate) fn read_parquet(path: &Path) -> Vec<BTreeMap<String, String>> {
             .filter(|(_, field)| !matches!(field, Field::Null));
         columns
             .map(|(name, field)| {
-                let text = match field {
-                    Field::Str(text) => text.clone(),
-                    Field::Bytes(bytes) => String::from_utf8_lossy(bytes.data()).into_owned(),
-                    other => other.to_string(),
+                let text = if let Field::Str(text) = field {
+                    text.clone()
+                } else if let Field::Bytes(bytes) = field {
+                    String::from_utf8_lossy(bytes.data()).into_owned()
+                } else {
+                    field.to_string()
                 };
                 (name.clone(), text)
             })
