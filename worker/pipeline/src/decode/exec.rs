@@ -1,7 +1,7 @@
 //! The operator: chunks of lines in, decoded batches out.
 //!
-//! In: batches of [`rows::chunk_schema`](crate::rows::chunk_schema). Out: batches of
-//! [`decoded_schema`](super::decoded_schema), whose texts and raw records borrow the chunks' buffers.
+//! In: batches of [`crate::rows::chunk_schema`]. Out: batches of
+//! [`super::decoded_schema`], whose texts and raw records borrow the chunks' buffers.
 
 use std::collections::VecDeque;
 use std::fmt;

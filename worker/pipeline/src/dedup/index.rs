@@ -4,7 +4,7 @@
 //! the hours used longest ago are forgotten first, but never one with claims of the batch at work. An
 //! hour that does not fit is *deferred*: its claims are tracked as usual, but without the committed keys;
 //! rows that win a claim are held back by the operator until its input ends, and then compared with the
-//! hour's files in one pass over both (see [`super::deferred`]).
+//! hour's files in one pass over both (see `deferred`).
 //!
 //! Memory is bounded by `memory_bytes` for committed keys. The claims of the batch at work come on top
 //! where they alone exceed it: they exist nowhere else, and the planner bounds a batch.

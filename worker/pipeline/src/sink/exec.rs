@@ -1,4 +1,4 @@
-//! The operator around [`TaskSink`]: one task a partition, one row out.
+//! The operator around `TaskSink`: one task a partition, one row out.
 
 use std::fmt;
 use std::sync::Arc;

@@ -5,9 +5,9 @@
 //! an attempt leaves behind when it dies is harmless: no manifest names it, and no later attempt shares
 //! its names (invariant 3).
 //!
-//! The walk of a batch: [`fanout`] gives each row its partition, [`encode`] copies the rows out of the
+//! The walk of a batch: `fanout` gives each row its partition, `encode` copies the rows out of the
 //! input's buffers into compact columns, and when the task ends (or memory or a file is full) sorts a
-//! partition by event time and makes it a file, which [`upload`] puts.
+//! partition by event time and makes it a file, which `upload` puts.
 
 mod encode;
 mod error;

@@ -17,9 +17,9 @@
 //! repeated key the last counts.
 //!
 //! How it is fast: UTF-8 is checked once a block of lines; texts are views into the payload; the order of
-//! keys is guessed from the last record ([`paths`]); numbers and times are read in place; strings and
-//! skipped subtrees are scanned with vector instructions ([`simd`]); broken lines are looked into only
-//! once they are known to be broken ([`diagnose`]).
+//! keys is guessed from the last record (`paths`); numbers and times are read in place; strings and
+//! skipped subtrees are scanned with vector instructions (`simd`); broken lines are looked into only
+//! once they are known to be broken (`diagnose`).
 
 mod columns;
 mod diagnose;

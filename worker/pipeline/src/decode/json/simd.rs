@@ -11,7 +11,7 @@
 //! This is the one module of the decoder that speaks to the machine: vector loads take raw pointers, and
 //! code compiled for an instruction set may only run where it exists. Both are `unsafe` in Rust; every
 //! block says why it is sound.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "vector loads and target features; the module says why")]
 
 use super::skip;
 

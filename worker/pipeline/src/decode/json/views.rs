@@ -6,7 +6,10 @@
 //! Arrow's checked constructors would validate every text a second time, which costs more than reading it
 //! did. So this module makes the arrays unchecked, and the views too, so that what must hold stands in
 //! one place.
-#![allow(unsafe_code)]
+#![allow(
+    unsafe_code,
+    reason = "arrays of texts known to be valid; the module says why"
+)]
 
 use std::sync::Arc;
 
