@@ -223,13 +223,26 @@ impl TaskSink {
             batch
                 .column(column)
                 .as_primitive_opt::<UInt64Type>()
-                .filter(|half| half.null_count() == 0)
                 .ok_or_else(|| SinkError::Input {
-                    what: "an event has no key hash".to_owned(),
+                    what: "the key hash is not a number".to_owned(),
                 })
         };
-        let (high, low) = (half(high)?.values(), half(low)?.values());
-        self.keys.append(high, low, |row| times[row].div_euclid(HOUR_US));
+        let (high, low) = (half(high)?, half(low)?);
+        if high.nulls() != low.nulls() {
+            let what = "an event has one half of a key hash".to_owned();
+            return Err(SinkError::Input { what });
+        }
+        let hour = |row: usize| times[row].div_euclid(HOUR_US);
+        match high.nulls().filter(|nulls| nulls.null_count() > 0) {
+            None => self.keys.append(high.values(), low.values(), hour),
+            // Key columns that are all null make no key: such an event is never a duplicate.
+            Some(nulls) => {
+                for (start, end) in nulls.valid_slices() {
+                    let (high, low) = (&high.values()[start..end], &low.values()[start..end]);
+                    self.keys.append(high, low, |row| hour(start + row));
+                }
+            }
+        }
         Ok(())
     }
 

@@ -368,6 +368,43 @@ async fn late_events_are_written_and_counted() {
     judge(lake.as_ref(), &report, &events).await;
 }
 
+/// Key columns that are all null make a null hash: the event is written, and claims nothing.
+#[tokio::test]
+async fn events_without_a_key_are_written_and_stand_in_no_key_index() {
+    let lake: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let events = events(300, 7);
+    let width = table().fields().len();
+    let has_key = |row: usize| row % 7 > 1;
+    let batches: Vec<RecordBatch> = hidden(&events, 300)
+        .into_iter()
+        .map(|batch| {
+            let mut columns = batch.columns().to_vec();
+            for column in &mut columns[width + 1..=width + 2] {
+                let hash = column.as_primitive::<arrow::datatypes::UInt64Type>();
+                let hash = (0..300).map(|row| has_key(row).then(|| hash.value(row)));
+                *column = Arc::new(hash.collect::<UInt64Array>());
+            }
+            RecordBatch::try_new(batch.schema(), columns).unwrap()
+        })
+        .collect();
+    let report = run(spec(Arc::clone(&lake)), batches).await;
+    judge(lake.as_ref(), &report, &events).await;
+    let times = events.column(1).as_primitive::<TimestampMicrosecondType>();
+    let mut expected: BTreeMap<i64, Vec<u128>> = BTreeMap::new();
+    for row in (0..300).filter(|row| has_key(*row)) {
+        let key = (299 - row as u128) << 64 | row as u128;
+        let hour = times.value(row).div_euclid(HOUR_US);
+        expected.entry(hour).or_default().push(key);
+    }
+    expected.values_mut().for_each(|keys| keys.sort_unstable());
+    let mut found = BTreeMap::new();
+    for file in &report.keys {
+        let keys = crate::dedup::index::read_keys(get(lake.as_ref(), &file.object.key).await).unwrap();
+        assert!(found.insert(file.hour, keys).is_none());
+    }
+    assert_eq!(found, expected);
+}
+
 #[tokio::test]
 async fn notes_become_counts_quarantine_and_quality_state() {
     let lake: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
