@@ -21,8 +21,7 @@ pub(crate) struct Verify {
 impl Verify {
     pub(crate) fn execute(self) -> Result<Exit> {
         let opened = lakes::open(&self.pipeline)?;
-        let keyed = opened.pipeline.dedup.is_some();
-        let verdict = lakes::runtime(lakes::cores())?.block_on(verify(&opened.lake, keyed))?;
+        let verdict = lakes::runtime(lakes::cores())?.block_on(verify(&opened.lake, &opened.pipeline))?;
         match self.output {
             Output::Json => output::result(&serde_json::to_string(&verdict)?)?,
             Output::Table => output::result(&text(&verdict))?,

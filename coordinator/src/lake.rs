@@ -129,6 +129,23 @@ impl Lake {
         }
     }
 
+    /// Puts an object in the place of the one that may be there, whole and durably.
+    ///
+    /// # Errors
+    /// The store's error.
+    pub async fn replace(&self, key: &str, bytes: Bytes) -> Result<(), LakeError> {
+        let put = self
+            .store
+            .put(&self.path(key), PutPayload::from_bytes(bytes))
+            .await;
+        put.map_err(|source| LakeError::Store {
+            key: key.to_owned(),
+            what: "written",
+            source,
+        })?;
+        self.sync(key).await
+    }
+
     /// Deletes an object; one that is gone already is fine.
     ///
     /// # Errors

@@ -5,17 +5,21 @@
 //!
 //! | checked                                                          | invariant |
 //! |-------------------------------------------------------------------|-----------|
-//! | the ledger is one unbroken sequence; each manifest is the one it names | 4    |
+//! | the ledger is one unbroken chain; each manifest is the one it names    | 4    |
 //! | the planned ranges of each input object are disjoint and leave no gap  | 1    |
 //! | read = written + duplicates + quarantined, by split                    | 6    |
 //! | files have the rows, size and BLAKE3 that the manifest says            | 3, 6 |
 //! | no object lies there that nothing names                                | 3    |
 //! | no key stands twice in an event hour; as many keys as written events   | 7    |
+//!
+//! Only a batch of the pipeline as it is today must have one key for each event, and only where a key
+//! column is required: an event whose key columns are all null has no key.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::{StreamExt, stream};
 use millrace_pipeline::dedup::index::read_keys;
+use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::ids::BatchId;
 use millrace_proto::keys;
 use millrace_proto::manifest::{Manifest, SplitCounts, WrittenObject};
@@ -64,21 +68,28 @@ pub struct Verdict {
     pub faults: Vec<String>,
 }
 
-/// Checks a whole lake. `keyed` says that the pipeline deduplicates, so that keys must match events.
+/// Checks a whole lake that a pipeline wrote.
 ///
 /// # Errors
-/// When the ledger is damaged or the lake cannot be listed; everything else is a fault in the verdict.
-pub async fn verify(lake: &Lake, keyed: bool) -> Result<Verdict, VerifyError> {
-    let ledger = Ledger::read(lake).await?;
-    let state = ledger.state();
+/// When the lake cannot be read; everything that is wrong in it is a fault in the verdict.
+pub async fn verify(lake: &Lake, pipeline: &Pipeline) -> Result<Verdict, VerifyError> {
     let mut verdict = Verdict::default();
+    let ledger = match Ledger::read(lake).await {
+        Ok(ledger) => ledger,
+        Err(damage) if damage.is_damage() => {
+            // Nothing can be held against a ledger that is not ours.
+            verdict.faults.push(chain(&damage));
+            return Ok(verdict);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let state = ledger.state();
     check_positions(state, &mut verdict);
     let manifests = committed_manifests(lake, state, &mut verdict).await;
     check_objects(lake, &manifests, &mut verdict).await;
     check_strangers(lake, state, &manifests, &mut verdict).await?;
-    if keyed {
-        check_keys(lake, &manifests, &mut verdict).await;
-    }
+    check_keys(lake, &manifests, &mut verdict).await;
+    check_key_counts(pipeline, &manifests, &mut verdict);
     Ok(verdict)
 }
 
@@ -257,11 +268,28 @@ async fn check_keys(lake: &Lake, manifests: &[Manifest], verdict: &mut Verdict) 
             ));
         }
     }
-    if verdict.keys > verdict.events.written {
-        verdict.faults.push(format!(
-            "{} keys are indexed, but only {} events were written",
-            verdict.keys, verdict.events.written
-        ));
+}
+
+/// Invariant 7: no written event is without its key, no key without its event.
+fn check_key_counts(pipeline: &Pipeline, manifests: &[Manifest], verdict: &mut Verdict) {
+    let required = |name: &String| {
+        let column = pipeline.columns.iter().find(|column| column.name == *name);
+        column.is_some_and(|column| column.required)
+    };
+    let always = pipeline
+        .dedup
+        .as_ref()
+        .is_some_and(|dedup| dedup.key.iter().any(required));
+    for manifest in manifests {
+        let keys: u64 = manifest.keys.iter().map(|file| file.object.rows).sum();
+        let written = manifest.total().written;
+        let exact = always && manifest.pipeline_digest == pipeline.digest;
+        if keys > written || (exact && keys != written) {
+            verdict.faults.push(format!(
+                "batch {}: {keys} keys are indexed for {written} written events",
+                manifest.batch
+            ));
+        }
     }
 }
 

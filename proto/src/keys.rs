@@ -7,6 +7,7 @@
 //! quality/<batch>-<attempt>-<task>.state
 //! manifests/<batch>.json
 //! ledger/<sequence, 12 digits>.json
+//! ledger/head.json
 //! ```
 
 use crate::ids::{Attempt, BatchId};
@@ -69,6 +70,12 @@ pub fn manifest(batch: &BatchId) -> String {
 #[must_use]
 pub fn ledger(sequence: u64) -> String {
     format!("ledger/{sequence:012}.json")
+}
+
+/// Key of the object that names the ledger's last entry.
+#[must_use]
+pub fn ledger_head() -> String {
+    "ledger/head.json".to_owned()
 }
 
 /// A partition value as one path segment: everything but letters, digits, `-`, `_` and `.` is

@@ -1,15 +1,17 @@
 //! The embedded ledger: the sequence as objects `ledger/<sequence>.json` beside the lake.
 //!
-//! Works on any store with a conditional put, so also for a lake on S3. Each object is a JSON array of
-//! entries that happened at once; an append is one `put if absent` of the next object. Two writers can
-//! not both succeed at one place, so the loser learns that it was taken over. A torn put does not exist:
-//! stores put whole objects (local ones: written aside, linked, synced).
+//! Works on any store with a conditional put, so also for a lake on S3. Each object holds the entries
+//! that happened at once and the hash of the object before (see [`chain`](super::chain)); an append is one
+//! `put if absent` of the next object. Two writers can not both succeed at one place, so the loser learns
+//! that it was taken over. A torn put does not exist: stores put whole objects (local ones: written aside,
+//! linked, synced).
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use millrace_proto::ids::PipelineName;
 use millrace_proto::keys;
 
+use super::chain::{self, Chain, Head, Link};
 use super::{Entry, State};
 use crate::lake::{Lake, LakeError};
 
@@ -56,6 +58,32 @@ pub enum LedgerError {
         #[source]
         source: serde_json::Error,
     },
+    /// An object that does not follow the one before it.
+    #[error("the ledger's object `{key}` does not follow `{before}`: one of them was changed or put there")]
+    Chain {
+        /// The object.
+        key: String,
+        /// The one before it.
+        before: String,
+    },
+    /// An object that is not the one that the head names.
+    #[error("the ledger's object `{key}` was changed: it is not the one that `ledger/head.json` names")]
+    Changed {
+        /// Its key.
+        key: String,
+    },
+    /// The head names an object that is gone.
+    #[error("the ledger's end was cut off: `ledger/head.json` names `{expected}`, which is missing")]
+    Cut {
+        /// What the head names.
+        expected: String,
+    },
+    /// The head is gone.
+    #[error("the ledger's head `{key}` is missing")]
+    Headless {
+        /// Its key.
+        key: String,
+    },
     /// The store failed.
     #[error("the ledger could not be reached")]
     Lake(#[from] LakeError),
@@ -65,11 +93,20 @@ impl LedgerError {
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Lake(_))
+    }
+
+    /// Whether the ledger itself is not what we wrote.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
         match self {
-            Self::Lake(_) => true,
-            Self::Fenced { .. } | Self::Foreign { .. } | Self::Sequence { .. } | Self::Damaged { .. } => {
-                false
-            }
+            Self::Sequence { .. }
+            | Self::Damaged { .. }
+            | Self::Chain { .. }
+            | Self::Changed { .. }
+            | Self::Cut { .. }
+            | Self::Headless { .. } => true,
+            Self::Fenced { .. } | Self::Foreign { .. } | Self::Lake(_) => false,
         }
     }
 }
@@ -80,6 +117,8 @@ pub struct Ledger {
     lake: Lake,
     state: State,
     objects: u64,
+    last: Option<String>,
+    head_place: Option<u64>,
 }
 
 impl Ledger {
@@ -88,12 +127,9 @@ impl Ledger {
     /// # Errors
     /// When the store fails or the sequence is damaged.
     pub async fn read(lake: &Lake) -> Result<Self, LedgerError> {
-        let keys: Vec<String> = lake
-            .list("ledger")
-            .await?
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect();
+        let head = Self::head(lake).await?; // before the listing: it must never be ahead of it
+        let listed = lake.list("ledger").await?.into_iter().map(|(key, _)| key);
+        let keys: Vec<String> = listed.filter(|key| *key != keys::ledger_head()).collect();
         for (place, key) in keys.iter().enumerate() {
             let expected = keys::ledger(place as u64);
             if *key != expected {
@@ -103,18 +139,31 @@ impl Ledger {
                 });
             }
         }
-        let objects = keys.len() as u64;
-        let entries: Vec<Vec<Entry>> = futures::stream::iter(keys)
-            .map(|key| async move { Self::entries(lake, key).await })
+        let objects: Vec<(String, Bytes)> = futures::stream::iter(keys)
+            .map(|key| async move { lake.get(&key).await.map(|bytes| (key, bytes)) })
             .buffered(OPEN_READS)
             .try_collect()
             .await?;
-        let state = entries.iter().flatten().fold(State::default(), State::next);
+        let Chain { entries, last } = chain::follow(&objects, head.as_ref())?;
         Ok(Self {
             lake: lake.clone(),
-            state,
-            objects,
+            state: entries.iter().fold(State::default(), State::next),
+            objects: objects.len() as u64,
+            last,
+            head_place: head.map(|head| head.place),
         })
+    }
+
+    async fn head(lake: &Lake) -> Result<Option<Head>, LedgerError> {
+        let key = keys::ledger_head();
+        let bytes = match lake.get(&key).await {
+            Ok(bytes) => bytes,
+            Err(LakeError::Missing { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let head = serde_json::from_slice(&bytes);
+        head.map(Some)
+            .map_err(|source| LedgerError::Damaged { key, source })
     }
 
     /// Opens the ledger for writing: appends the entry that makes every earlier writer stale.
@@ -164,25 +213,51 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Fenced`] when another writer was here, or the store's error.
     pub async fn append(&mut self, entries: Vec<Entry>) -> Result<(), LedgerError> {
+        // A crash may have left the head one behind; it must not fall further back.
+        self.name_head().await?;
         let key = keys::ledger(self.objects);
-        let body = serde_json::to_vec(&entries).map_err(|source| LedgerError::Damaged {
-            key: key.clone(),
-            source,
-        })?;
-        match self.lake.create(&key, Bytes::from(body)).await {
+        let link = Link {
+            previous: self.last.clone(),
+            entries,
+        };
+        let body = encode(&key, &link)?;
+        let digest = chain::digest(&body);
+        match self.lake.create(&key, body).await {
             Ok(()) => {}
             Err(LakeError::Exists { .. }) => return Err(LedgerError::Fenced { place: self.objects }),
             Err(error) => return Err(error.into()),
         }
         self.objects += 1;
-        self.state = entries.iter().fold(std::mem::take(&mut self.state), State::next);
-        Ok(())
+        self.last = Some(digest);
+        self.state = link
+            .entries
+            .iter()
+            .fold(std::mem::take(&mut self.state), State::next);
+        self.name_head().await
     }
 
-    async fn entries(lake: &Lake, key: String) -> Result<Vec<Entry>, LedgerError> {
-        let bytes = lake.get(&key).await?;
-        serde_json::from_slice(&bytes).map_err(|source| LedgerError::Damaged { key, source })
+    /// Makes the head name the last object, if it does not yet.
+    async fn name_head(&mut self) -> Result<(), LedgerError> {
+        let Some((place, digest)) = self.objects.checked_sub(1).zip(self.last.clone()) else {
+            return Ok(());
+        };
+        if self.head_place == Some(place) {
+            return Ok(());
+        }
+        let key = keys::ledger_head();
+        let body = encode(&key, &Head { place, digest })?;
+        self.lake.replace(&key, body).await?;
+        self.head_place = Some(place);
+        Ok(())
     }
+}
+
+fn encode(key: &str, value: &impl serde::Serialize) -> Result<Bytes, LedgerError> {
+    let body = serde_json::to_vec(value).map_err(|source| LedgerError::Damaged {
+        key: key.to_owned(),
+        source,
+    })?;
+    Ok(Bytes::from(body))
 }
 
 #[cfg(test)]
@@ -255,5 +330,20 @@ mod tests {
             Ledger::read(&lake).await,
             Err(LedgerError::Sequence { .. })
         ));
+    }
+
+    /// A crash between an object and the head leaves the head behind; the next writer mends that first.
+    #[tokio::test]
+    async fn a_head_left_behind_is_mended_by_the_next_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = lake(folder.path());
+        Ledger::open(&lake, &name("p")).await.unwrap();
+        let head = lake.get(&keys::ledger_head()).await.unwrap();
+        Ledger::open(&lake, &name("p")).await.unwrap();
+        lake.replace(&keys::ledger_head(), head).await.unwrap();
+        Ledger::open(&lake, &name("p")).await.unwrap();
+        lake.delete(&keys::ledger(2)).await.unwrap();
+        let error = Ledger::read(&lake).await.unwrap_err();
+        assert!(matches!(error, LedgerError::Cut { .. }), "{error}");
     }
 }

@@ -5,6 +5,7 @@
 //! the lake; writing an entry is one conditional put, and that put is the fence: a writer that was taken
 //! over finds its next place in the sequence occupied and stops (invariant 2).
 
+mod chain;
 pub mod embedded;
 mod state;
 

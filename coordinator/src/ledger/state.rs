@@ -50,6 +50,8 @@ pub struct Batch {
     pub state: BatchState,
     /// Every attempt that began.
     pub attempts: Vec<Attempt>,
+    /// Epoch of the run that committed it.
+    pub committed_by: Option<u64>,
     /// BLAKE3 of the manifest, once committed.
     pub manifest: Option<String>,
     /// Sums, once committed.
@@ -106,18 +108,19 @@ impl State {
                 }
             }
             Entry::Committed {
+                epoch,
                 batch,
                 attempt,
                 manifest,
                 counts,
                 newest_us,
                 held,
-                ..
             } => {
                 if let Some(batch) = self.batches.get_mut(batch)
                     && !matches!(batch.state, BatchState::Committed(_))
                 {
                     batch.state = batch.state.next(Change::Committed(*attempt));
+                    batch.committed_by = Some(*epoch);
                     batch.manifest = Some(manifest.clone());
                     batch.counts = *counts;
                     batch.held = *held;
@@ -144,6 +147,7 @@ impl State {
             redrives: redrives.to_vec(),
             state: BatchState::Planned,
             attempts: Vec::new(),
+            committed_by: None,
             manifest: None,
             counts: SplitCounts::default(),
             held: false,
