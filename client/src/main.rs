@@ -15,6 +15,10 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Parser;
+use millrace_coordinator::job::RunError;
+use millrace_coordinator::quarantine::QuarantineError;
+use millrace_pipeline::source::SourceError;
+use millrace_pipeline::spec::Report;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
@@ -26,14 +30,27 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             output::error(&error);
-            let bad_file = error
-                .chain()
-                .any(|cause| cause.is::<millrace_pipeline::spec::Report>());
-            if bad_file {
-                output::Exit::Usage.into()
-            } else {
-                output::Exit::Failed.into()
-            }
+            exit_of(&error).into()
         }
     }
+}
+
+/// Which of the promised exit codes an error is.
+fn exit_of(error: &anyhow::Error) -> output::Exit {
+    let exit = |cause: &(dyn std::error::Error + 'static)| {
+        // A redrive's error is transparent: the run's error inside it stands in no chain.
+        let run = match cause.downcast_ref() {
+            Some(QuarantineError::Run(run)) => Some(run.as_ref()),
+            _ => cause.downcast_ref(),
+        };
+        if matches!(run, Some(RunError::Breach { .. })) {
+            return Some(output::Exit::Breach);
+        }
+        let needs_services = matches!(
+            run,
+            Some(RunError::NotEmbedded { .. } | RunError::Source(SourceError::Kafka { .. }))
+        );
+        (needs_services || cause.is::<Report>()).then_some(output::Exit::Usage)
+    };
+    error.chain().find_map(exit).unwrap_or(output::Exit::Failed)
 }

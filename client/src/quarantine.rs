@@ -178,11 +178,6 @@ impl Redrive {
             lakes::runtime(self.how.threads())?.block_on(watched(opened, options, |runner, progress| {
                 Box::pin(async move { Ok(runner.redrive(&progress).await?) })
             }))?;
-        // What stays in quarantine was a breach before; only a run's own input is judged.
-        let outcome = millrace_coordinator::job::Outcome {
-            breached: Vec::new(),
-            ..outcome
-        };
         let seconds = started.elapsed().as_secs_f64();
         Summary {
             name,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use chrono::Utc;
 use millrace_pipeline::dedup::KeyIndex;
 use millrace_pipeline::plan::{PlanError, Steps};
-use millrace_pipeline::sink::{SinkSpec, read_states};
+use millrace_pipeline::sink::SinkSpec;
 use millrace_pipeline::source::{SourceError, Stores, cut, list};
 use millrace_pipeline::spec::model::{OnBreach, Pipeline, Warehouse};
 use millrace_proto::ids::{Attempt, BatchId, IdError, JobId};
@@ -27,6 +27,7 @@ use crate::engine::embedded::{Counters, Embedded};
 use crate::lake::{Lake, LakeError};
 use crate::ledger::Entry;
 use crate::ledger::embedded::{Ledger, LedgerError};
+use crate::report::Report;
 use crate::split::{next_batch, unpacked_bytes};
 
 /// Size of a split of a plain file: small enough that cores finish together, large enough to be cheap.
@@ -217,6 +218,7 @@ pub struct Runner {
     pub(crate) stop: watch::Receiver<bool>,
     done: Vec<Manifest>,
     breached: Vec<BatchId>,
+    mended: Option<Report>,
 }
 
 impl Runner {
@@ -250,7 +252,7 @@ impl Runner {
             keys: Arc::new(keys),
             threads: options.threads,
         };
-        let job = JobId::try_from(format!("run-{}", ledger.epoch()))?;
+        let job = job_of(ledger.epoch())?;
         let (done, breached) = (Vec::new(), Vec::new());
         Ok(Self {
             pipeline,
@@ -262,6 +264,7 @@ impl Runner {
             stop,
             done,
             breached,
+            mended: None,
         })
     }
 
@@ -313,6 +316,10 @@ impl Runner {
     }
 
     pub(crate) async fn finish_interrupted(&mut self, progress: &Progress) -> Result<(), RunError> {
+        if let Some((report, held)) = self.missing_report().await? {
+            self.mended = Some(report);
+            self.breached.extend(held);
+        }
         let open: Vec<_> = self
             .ledger
             .state()
@@ -489,8 +496,13 @@ impl Runner {
         Ok(())
     }
 
-    /// The batch's share of clean events, when it is under the minimum.
+    /// The batch's share of clean events, when it is under the minimum. A redrive reads what was rejected
+    /// and judged before: only new input is judged.
     fn breach(&self, manifest: &Manifest) -> Option<f64> {
+        let batch = self.ledger.state().batches.get(&manifest.batch);
+        if batch.is_some_and(|batch| !batch.redrives.is_empty()) {
+            return None;
+        }
         let minimum = self.pipeline.quality.as_ref()?.minimum_clean;
         let clean = clean_ratio(&manifest.total());
         (clean < minimum).then_some(clean)
@@ -501,20 +513,11 @@ impl Runner {
         for manifest in &self.done {
             counts.add(&manifest.total());
         }
-        let quality = match &self.pipeline.quality {
-            Some(_) if !self.done.is_empty() => Some(self.quality_result().await?),
-            _ => None,
+        let report = match self.done.as_slice() {
+            [] => self.mended,
+            done => self.report(&self.job, done).await?,
         };
-        let mut quality_key = None;
-        if let Some(result) = &quality {
-            let key = format!("reports/quality-{}.json", self.job);
-            let body = serde_json::to_vec_pretty(result).map_err(|error| RunError::State {
-                key: key.clone(),
-                reason: error.to_string(),
-            })?;
-            self.lake.create(&key, body.into()).await?;
-            quality_key = Some(key);
-        }
+        let (quality_key, quality) = report.unzip();
         (self.options.hook)(Moment::Finished);
         let (job, manifests, breached) = (self.job, self.done, self.breached);
         Ok(Outcome {
@@ -525,31 +528,6 @@ impl Runner {
             quality_key,
             breached,
         })
-    }
-
-    async fn quality_result(&self) -> Result<serde_json::Value, RunError> {
-        let plan = &self.engine.steps.quality;
-        let mut merged = plan.empty_state();
-        // A batch that an older version of the pipeline wrote answers another suite.
-        let current = self
-            .done
-            .iter()
-            .filter(|manifest| manifest.pipeline_digest == self.pipeline.digest);
-        for object in current.flat_map(|manifest| &manifest.quality) {
-            let damaged = |reason: String| RunError::State {
-                key: object.key.clone(),
-                reason,
-            };
-            let bytes = self.lake.get(&object.key).await?;
-            for state in read_states(&bytes) {
-                let state = plan.open(&state).map_err(|error| damaged(error.to_string()))?;
-                merged.merge(state).map_err(|error| damaged(error.to_string()))?;
-            }
-        }
-        let mut meta = serde_json::Map::new();
-        meta.insert("pipeline".to_owned(), self.pipeline.name.as_str().into());
-        meta.insert("job".to_owned(), self.job.as_str().into());
-        Ok(plan.result(&merged, meta))
     }
 }
 
@@ -562,6 +540,11 @@ pub fn clean_ratio(counts: &SplitCounts) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
     let ratio = (counts.read - counts.quarantined) as f64 / counts.read as f64;
     ratio
+}
+
+/// The job that a run of this epoch is.
+pub(crate) fn job_of(epoch: u64) -> Result<JobId, IdError> {
+    JobId::try_from(format!("run-{epoch}"))
 }
 
 async fn committed_keys(lake: &Lake, ledger: &Ledger) -> Result<Vec<KeyFile>, RunError> {

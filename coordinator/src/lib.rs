@@ -11,5 +11,6 @@ pub mod lake;
 pub mod ledger;
 pub mod quarantine;
 pub mod query;
+mod report;
 pub mod split;
 pub mod verify;

@@ -1,0 +1,105 @@
+//! The quality report of a run: the suite's result over the batches that it committed, in Great
+//! Expectations' format, as `reports/quality-<job>.json`.
+//!
+//! In: the mergeable state that the batches' tasks left. Out: the result, written and handed on.
+//!
+//! A run that was killed after a commit and before its report left none. The next run writes it first, so
+//! every committed batch stands in exactly one report.
+
+use millrace_pipeline::sink::read_states;
+use millrace_proto::ids::{BatchId, JobId};
+use millrace_proto::manifest::Manifest;
+
+use crate::commit;
+use crate::job::{RunError, Runner, job_of};
+use crate::lake::LakeError;
+
+/// Key of a report, and what it says.
+pub(crate) type Report = (String, serde_json::Value);
+
+impl Runner {
+    /// Writes the report over the batches that a job committed; none without a suite.
+    pub(crate) async fn report(&self, job: &JobId, done: &[Manifest]) -> Result<Option<Report>, RunError> {
+        if self.pipeline.quality.is_none() {
+            return Ok(None);
+        }
+        let key = report_key(job);
+        let result = self.quality_result(job, done).await?;
+        let body = serde_json::to_vec_pretty(&result).map_err(|error| RunError::State {
+            key: key.clone(),
+            reason: error.to_string(),
+        })?;
+        self.lake.create(&key, body.into()).await?;
+        Ok(Some((key, result)))
+    }
+
+    /// Writes the report of the last run that committed anything, if it could not do so itself; which of
+    /// its batches a breach holds back is told too.
+    pub(crate) async fn missing_report(&self) -> Result<Option<(Report, Vec<BatchId>)>, RunError> {
+        let state = self.ledger.state();
+        let Some(last) = state
+            .committed()
+            .filter_map(|(_, batch)| batch.committed_by)
+            .max()
+        else {
+            return Ok(None);
+        };
+        let job = job_of(last)?;
+        match self.lake.get(&report_key(&job)).await {
+            Ok(_) => return Ok(None),
+            Err(LakeError::Missing { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut done = Vec::new();
+        let mut held = Vec::new();
+        for (id, batch) in state
+            .committed()
+            .filter(|(_, batch)| batch.committed_by == Some(last))
+        {
+            let digest = batch.manifest.as_deref().unwrap_or_default();
+            let manifest = commit::committed(&self.lake, id, digest).await;
+            let manifest = manifest.map_err(|source| RunError::Commit {
+                batch: id.clone(),
+                source,
+            })?;
+            held.extend(batch.held.then(|| id.clone()));
+            done.push(manifest);
+        }
+        // Another version of the pipeline asks another suite: its answers are not to be had any more.
+        if done
+            .iter()
+            .all(|manifest| manifest.pipeline_digest != self.pipeline.digest)
+        {
+            return Ok(None);
+        }
+        Ok(self.report(&job, &done).await?.map(|report| (report, held)))
+    }
+
+    async fn quality_result(&self, job: &JobId, done: &[Manifest]) -> Result<serde_json::Value, RunError> {
+        let plan = &self.engine.steps.quality;
+        let mut merged = plan.empty_state();
+        // A batch that an older version of the pipeline wrote answers another suite.
+        let current = done
+            .iter()
+            .filter(|manifest| manifest.pipeline_digest == self.pipeline.digest);
+        for object in current.flat_map(|manifest| &manifest.quality) {
+            let damaged = |reason: String| RunError::State {
+                key: object.key.clone(),
+                reason,
+            };
+            let bytes = self.lake.get(&object.key).await?;
+            for state in read_states(&bytes) {
+                let state = plan.open(&state).map_err(|error| damaged(error.to_string()))?;
+                merged.merge(state).map_err(|error| damaged(error.to_string()))?;
+            }
+        }
+        let mut meta = serde_json::Map::new();
+        meta.insert("pipeline".to_owned(), self.pipeline.name.as_str().into());
+        meta.insert("job".to_owned(), job.as_str().into());
+        Ok(plan.result(&merged, meta))
+    }
+}
+
+fn report_key(job: &JobId) -> String {
+    format!("reports/quality-{job}.json")
+}
