@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{SCALE, Sandbox};
 use crate::shop::assert_lake_is_what_was_sent;
 
-const EVENTS: u64 = 120_000;
+const EVENTS: u64 = 120_000 / SCALE;
 
 #[cfg(unix)]
 fn was_killed(status: std::process::ExitStatus) -> bool {
@@ -49,6 +49,37 @@ fn a_kill_at_each_named_step_loses_and_doubles_nothing() {
             );
         }
     }
+}
+
+/// After the last commit there is nothing new to read: the report must come all the same.
+#[test]
+fn a_kill_before_the_report_leaves_it_to_the_next_run() {
+    let result = |sandbox: &Sandbox| {
+        let reports = sandbox.objects("reports");
+        assert_eq!(reports.len(), 1, "{reports:?}");
+        let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&reports[0]).unwrap()).unwrap();
+        (report["statistics"].clone(), report["results"].clone())
+    };
+    let undisturbed = Sandbox::shop(2_000, 23);
+    undisturbed.run(&[]);
+    let sandbox = Sandbox::shop(2_000, 23);
+    let crashed = sandbox
+        .run_command(&[])
+        .env("MILLRACE_CRASH_AT", "committed")
+        .output()
+        .unwrap();
+    assert!(was_killed(crashed.status));
+    assert_eq!(sandbox.objects("reports").len(), 0);
+    let second = sandbox.run(&[]);
+    assert_eq!(second["events_read"].as_u64(), Some(0));
+    assert!(!second["quality"].is_null());
+    assert_eq!(result(&sandbox), result(&undisturbed));
+    assert!(sandbox.run(&[])["quality"].is_null());
+    assert_eq!(
+        result(&sandbox),
+        result(&undisturbed),
+        "a third run writes no other"
+    );
 }
 
 /// 20 random moments in the life of a run.

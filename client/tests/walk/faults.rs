@@ -2,12 +2,14 @@
 
 use std::process::Command;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{SCALE, Sandbox};
 
 #[test]
 fn a_bad_pipeline_file_ends_with_2_and_every_fault() {
-    let sandbox =
-        Sandbox::with_pipeline("version: 1\npipeline: x\nsorce: {}\nschema: []\npartition: {time: nope}\n");
+    let sandbox = Sandbox::with_pipeline(
+        "version: 1\npipeline: x\nsorce: {}\nschema:\n  - {name: at, type: timestamp, required: true}\n\
+         partition: {time: nope}\n",
+    );
     for command in [&["pipeline", "check"][..], &["run"]] {
         let output = Command::new(env!("CARGO_BIN_EXE_millrace"))
             .args(command)
@@ -44,6 +46,37 @@ fn an_input_that_is_not_there_is_named() {
     assert!(said.contains("sent/events"), "{said}");
 }
 
+/// What needs services is refused before anything is read, as a bad file is.
+#[test]
+fn what_needs_a_cluster_is_named_and_ends_with_2() {
+    let pipeline = |source: &str, enrich: &str| {
+        format!(
+            "version: 1\npipeline: x\nsource: {source}\nschema:\n\
+            \x20 - {{name: at, type: timestamp, required: true}}\n\
+            \x20 - {{name: customer, type: int64}}\n{enrich}\
+            partition: {{time: at, by: [date]}}\nlake: {{url: ./lake}}\n"
+        )
+    };
+    let files = "{files: {path: sent/events, format: json}}";
+    let kafka = "{kafka: {brokers: [\"127.0.0.1:1\"], topic: orders, format: json}}";
+    let enrich = "enrich:\n  - {name: customers, from: {postgres: {dsn: \"${env:CUSTOMERS_DSN}\", table: customers}}, \
+                  key: {customer: id}, add: {segment: segment}}\n";
+    for (pipeline, named) in [
+        (pipeline(files, enrich), "`enrich`"),
+        (pipeline(kafka, ""), "topic `orders`"),
+    ] {
+        let sandbox = Sandbox::with_pipeline(&pipeline);
+        let mut run = sandbox.command(&["run"], &[]);
+        let output = run
+            .env("CUSTOMERS_DSN", "postgres://127.0.0.1:1/x")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(named), "{said}");
+    }
+}
+
 #[test]
 fn a_quality_breach_ends_with_3() {
     let sandbox = Sandbox::shop(5_000, 51);
@@ -64,7 +97,7 @@ fn a_quality_breach_ends_with_3() {
 
 #[test]
 fn ctrl_c_stops_cleanly_and_a_second_run_goes_on() {
-    let sandbox = Sandbox::shop(400_000, 52);
+    let sandbox = Sandbox::shop(400_000 / SCALE, 52);
     let mut run = sandbox.run_command(&[]);
     let mut run = run
         .stdout(std::process::Stdio::null())

@@ -8,11 +8,14 @@
     reason = "clippy excepts test functions only, not what they share"
 )]
 
+mod breach;
 mod crash;
 mod faults;
 mod github;
+mod inputs;
 mod privacy;
 mod quarantine;
+mod s3;
 mod sandbox;
 mod shop;
 mod verify;

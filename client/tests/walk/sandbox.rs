@@ -11,6 +11,12 @@ use parquet::record::Field;
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Inputs are sized for the release profile; a debug build gets a fifth of them.
+pub(crate) const SCALE: u64 = if cfg!(debug_assertions) { 5 } else { 1 };
+
+/// MiB that are committed at once: small enough that every shop has several batches.
+const BATCH: &str = if cfg!(debug_assertions) { "2" } else { "10" };
+
 /// The key of every test's hashes.
 pub(crate) const HASH_KEY: &str = "a-key-for-tests-only";
 
@@ -110,7 +116,10 @@ impl Sandbox {
 
     /// `millrace run` over the sent events, in small batches so that there are several.
     pub(crate) fn run_command(&self, more: &[&str]) -> Command {
-        let mut run = self.command(&["run"], &["--output", "json", "--threads", "2", "--batch", "20"]);
+        let mut run = self.command(
+            &["run"],
+            &["--output", "json", "--threads", "2", "--batch", BATCH],
+        );
         run.arg("--input").arg(self.path("sent/events")).args(more);
         run
     }

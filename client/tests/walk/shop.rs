@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{SCALE, Sandbox};
 
 /// Ids of the good lines, by an oracle that parses the input itself: the first good copy of each.
 fn sent_ids(sandbox: &Sandbox) -> BTreeSet<String> {
@@ -52,9 +52,9 @@ pub(crate) fn assert_lake_is_what_was_sent(sandbox: &Sandbox) {
 
 #[test]
 fn every_good_event_is_in_the_lake_exactly_once() {
-    let sandbox = Sandbox::shop(150_000, 11);
+    let sandbox = Sandbox::shop(150_000 / SCALE, 11);
     let summary = sandbox.run(&[]);
-    assert_eq!(summary["events_read"].as_u64(), Some(150_000));
+    assert_eq!(summary["events_read"].as_u64(), Some(150_000 / SCALE));
     assert_lake_is_what_was_sent(&sandbox);
     assert_eq!(sandbox.verify(), Vec::<String>::new());
 }
@@ -88,7 +88,7 @@ fn redelivered_files_change_nothing() {
 
 #[test]
 fn the_result_does_not_depend_on_threads_or_batches() {
-    let sandbox = Sandbox::shop(60_000, 14);
+    let sandbox = Sandbox::shop(60_000 / SCALE, 14);
     let mut results: Vec<Value> = Vec::new();
     for (threads, batch) in [("1", "1000"), ("2", "4"), ("4", "9")] {
         let lake = sandbox.path(&format!("lake-{threads}"));
