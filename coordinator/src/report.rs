@@ -65,23 +65,27 @@ impl Runner {
             held.extend(batch.held.then(|| id.clone()));
             done.push(manifest);
         }
-        // Another version of the pipeline asks another suite: its answers are not to be had any more.
-        if done
-            .iter()
-            .all(|manifest| manifest.pipeline_digest != self.pipeline.digest)
-        {
+        if !done.iter().any(|manifest| self.answers_our_suite(manifest)) {
             return Ok(None);
         }
-        Ok(self.report(&job, &done).await?.map(|report| (report, held)))
+        match self.report(&job, &done).await {
+            Ok(report) => Ok(report.map(|report| (report, held))),
+            // Such as another `hash_key`: a report that cannot be had must not keep events out.
+            Err(RunError::State { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A batch of another version of the pipeline answers another suite; one of another environment may be
+    /// sealed otherwise.
+    fn answers_our_suite(&self, manifest: &Manifest) -> bool {
+        manifest.pipeline_digest == self.pipeline.digest && manifest.environment == self.options.environment
     }
 
     async fn quality_result(&self, job: &JobId, done: &[Manifest]) -> Result<serde_json::Value, RunError> {
         let plan = &self.engine.steps.quality;
         let mut merged = plan.empty_state();
-        // A batch that an older version of the pipeline wrote answers another suite.
-        let current = done
-            .iter()
-            .filter(|manifest| manifest.pipeline_digest == self.pipeline.digest);
+        let current = done.iter().filter(|manifest| self.answers_our_suite(manifest));
         for object in current.flat_map(|manifest| &manifest.quality) {
             let damaged = |reason: String| RunError::State {
                 key: object.key.clone(),

@@ -130,3 +130,85 @@ fn what_passes_after_the_pipeline_was_mended_is_written_once() {
     assert_eq!(list(&sandbox)["quarantined"], 2);
     assert_eq!(sandbox.verify(), Vec::<String>::new());
 }
+
+const STRICT: &str = r#"
+version: 1
+pipeline: strict
+source: {files: {path: sent/events, format: json}}
+schema:
+  - {name: id, type: string, required: true}
+  - {name: at, type: timestamp, required: true}
+  - {name: amount, type: int64}
+  - {name: extra, type: json}
+  - {name: code, type: string}
+  - {name: number, type: int64, sql: "CAST(code AS BIGINT)"}
+quality: {suite: suite.json, minimum_clean: 0, on_breach: hold}
+partition: {time: at, by: [date]}
+lake: {url: ./lake}
+limits: {record_bytes: 1KiB, depth: 8}
+"#;
+
+const SUITE: &str = r#"{"name": "strict", "expectations": [{"type": "expect_column_values_to_be_between",
+  "kwargs": {"column": "amount", "min_value": 0}, "severity": "critical"}]}"#;
+
+/// Each kind of fault stands at its own line, with its own reason, and its neighbours are not harmed.
+#[test]
+fn every_kind_of_fault_is_named_and_harms_no_neighbour() {
+    let sandbox = Sandbox::with_pipeline(STRICT);
+    std::fs::write(sandbox.path("suite.json"), SUITE).unwrap();
+    let with = |more: &str| format!(r#"{{"id":"x","at":"2026-01-01T05:00:00Z",{more}}}"#).into_bytes();
+    let faulty: [(&str, Vec<u8>); 9] = [
+        ("cut_off:-", br#"{"id":"x","at":"2026-01-01T05:0"#.to_vec()),
+        (
+            "encoding:-",
+            [
+                &br#"{"id":"x","at":"2026-01-01T05:00:00Z","code":""#[..],
+                b"\xff\xfe\"}",
+            ]
+            .concat(),
+        ),
+        ("syntax:-", br#"{"id" "x","at":"2026-01-01T05:00:00Z"}"#.to_vec()),
+        ("too_large:-", with(&format!(r#""code":"{}""#, "1".repeat(2_000)))),
+        (
+            "too_deep:-",
+            with(&format!(r#""extra":{}{}"#, "[".repeat(40), "]".repeat(40))),
+        ),
+        ("wrong_type:amount", with(r#""amount":"many""#)),
+        ("missing:id", br#"{"at":"2026-01-01T05:00:00Z"}"#.to_vec()),
+        ("conversion:number", with(r#""code":"seven""#)),
+        ("expectation:amount", with(r#""amount":-1"#)),
+    ];
+    let mut input = Vec::new();
+    for (n, (_, line)) in faulty.iter().enumerate() {
+        let good = format!(r#"{{"id":"good {n}","at":"2026-01-01T05:00:00Z","amount":1,"code":"7"}}"#);
+        input.extend([good.as_bytes(), b"\n", line, b"\n"].concat());
+    }
+    sandbox.input("one.json", input);
+    let run = sandbox.run(&[]);
+    assert_eq!(
+        (run["events_written"].as_u64(), run["quarantined"].as_u64()),
+        (Some(9), Some(9))
+    );
+    let ids: std::collections::BTreeSet<String> =
+        sandbox.rows().iter().map(|row| row["id"].clone()).collect();
+    assert_eq!(ids, (0..9).map(|n| format!("good {n}")).collect());
+    let listed = list(&sandbox);
+    for (n, (reason, _)) in faulty.iter().enumerate() {
+        let event = listed["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|event| event["line"] == 2 * n + 2);
+        let event = event.unwrap_or_else(|| panic!("no event of line {}: {listed:#}", 2 * n + 2));
+        let reasons = event["reasons"].as_array().unwrap();
+        let named = |r: &Value| {
+            format!(
+                "{}:{}",
+                r["kind"].as_str().unwrap(),
+                r["column"].as_str().unwrap_or("-")
+            ) == *reason
+        };
+        assert!(reasons.iter().any(named), "{reason} is not among {reasons:?}");
+    }
+    assert_eq!(sandbox.verify(), Vec::<String>::new());
+}
