@@ -8,6 +8,8 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/millrace/target
 BIN := $(CARGO_TARGET_DIR)/release
 DEMO ?= $(HOME)/.cache/millrace/demo
 EVENTS ?= 5000000
+FUZZ_SECONDS ?= 120
+FUZZ := worker/pipeline/fuzz
 
 .PHONY: help packages build demo test lint bench fuzz clean
 
@@ -35,6 +37,15 @@ lint: packages ## Formatting, clippy, rustdoc.
 
 bench: build ## Millrace beside DuckDB, Polars and PySpark on the same files.
 	MILLRACE_BIN="$(BIN)/millrace" LOADTEST_BIN="$(BIN)/millrace-loadtest" loadtest/bench/run.sh
+
+fuzz: packages ## Random bytes as events, random text as pipeline files: FUZZ_SECONDS for each.
+	@command -v cargo-fuzz >/dev/null || { echo "installing cargo-fuzz"; cargo install --locked cargo-fuzz; }
+	@rustup toolchain list | grep -q nightly || rustup toolchain install --profile minimal nightly
+	@mkdir -p $(FUZZ)/corpus/decode $(FUZZ)/corpus/spec
+	cd $(FUZZ) && cargo +nightly fuzz run --fuzz-dir . --sanitizer none decode \
+	  corpus/decode seeds/decode -- -max_len=8192 -max_total_time=$(FUZZ_SECONDS)
+	cd $(FUZZ) && cargo +nightly fuzz run --fuzz-dir . --sanitizer none spec \
+	  corpus/spec $(CURDIR)/client/examples/shop $(CURDIR)/client/examples/github -- -max_len=8192 -max_total_time=$(FUZZ_SECONDS)
 
 clean: ## Remove the demo's files (the build cache stays).
 	rm -rf "$(DEMO)"

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::buffer::Buffer;
 use libfuzzer_sys::fuzz_target;
-use millrace_pipeline::decode::json::Decoder;
-use millrace_pipeline::decode::{DecodePlan, Wanted, WantedKind};
-use millrace_pipeline::rows::FAULTS;
-use millrace_pipeline::spec::model::ColumnType;
+use millrace_pipeline_fuzz::decode::json::Decoder;
+use millrace_pipeline_fuzz::decode::{DecodePlan, Wanted, WantedKind};
+use millrace_pipeline_fuzz::rows::FAULTS;
+use millrace_pipeline_fuzz::spec::model::ColumnType;
 
 fn plan() -> DecodePlan {
     let wanted = |name: &str, path: &str, kind| Wanted {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use millrace_pipeline::spec::load;
+use millrace_pipeline_fuzz::spec::load;
 
 /// What every environment variable holds.
 const SECRET: &str = "postgres://u:clear-value-0123456789@h/d";
