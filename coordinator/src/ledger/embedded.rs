@@ -1,7 +1,7 @@
 //! The embedded ledger: the sequence as objects `ledger/<sequence>.json` beside the lake.
 //!
 //! Works on any store with a conditional put, so also for a lake on S3. Each object holds the entries
-//! that happened at once and the hash of the object before (see [`chain`](super::chain)); an append is one
+//! that happened at once and the hash of the object before (see `chain`); an append is one
 //! `put if absent` of the next object. Two writers can not both succeed at one place, so the loser learns
 //! that it was taken over. A torn put does not exist: stores put whole objects (local ones: written aside,
 //! linked, synced).
