@@ -43,7 +43,7 @@ fuzz: packages ## Random bytes as events, random text as pipeline files: FUZZ_SE
 	@rustup toolchain list | grep -q nightly || rustup toolchain install --profile minimal nightly
 	@mkdir -p $(FUZZ)/corpus/decode $(FUZZ)/corpus/spec
 	cd $(FUZZ) && cargo +nightly fuzz run --fuzz-dir . --sanitizer none decode \
-	  corpus/decode seeds/decode -- -max_len=8192 -max_total_time=$(FUZZ_SECONDS)
+	  corpus/decode seeds/decode -- -len_control=0 -max_len=8192 -max_total_time=$(FUZZ_SECONDS)
 	cd $(FUZZ) && cargo +nightly fuzz run --fuzz-dir . --sanitizer none spec \
 	  corpus/spec $(CURDIR)/client/examples/shop $(CURDIR)/client/examples/github -- -max_len=8192 -max_total_time=$(FUZZ_SECONDS)
 
