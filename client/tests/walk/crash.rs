@@ -94,23 +94,29 @@ fn a_kill_at_random_moments_loses_and_doubles_nothing() {
     let undisturbed = Sandbox::shop(EVENTS, 22);
     let started = Instant::now();
     let expected = undisturbed.run(&[]);
-    let whole = started.elapsed();
-    let mut fired = 0;
-    for _ in 0..20 {
+    let mut whole = started.elapsed();
+    let (mut kills, mut misses) = (0, 0);
+    while kills < 20 {
         let sandbox = Sandbox::shop(EVENTS, 22);
         let after = whole.mul_f64(random.random_range(0.02..0.98));
-        fired += u32::from(kill_after(&sandbox, after));
+        if !kill_after(&sandbox, after) {
+            // Other tests made the first run slow: this one was done by then.
+            whole = whole.min(after);
+            misses += 1;
+            assert!(
+                misses < 40,
+                "{misses} runs ended before their kill, {kills} did not"
+            );
+            continue;
+        }
+        kills += 1;
         sandbox.run(&[]);
         assert_lake_is_what_was_sent(&sandbox);
         assert_eq!(sandbox.verify(), Vec::<String>::new(), "killed after {after:?}");
         let rows = sandbox.rows().len() as u64;
         assert_eq!(Some(rows), expected["events_written"].as_u64());
     }
-    eprintln!("{fired} of 20 kills met a running process");
-    assert!(
-        fired >= 10,
-        "only {fired} of 20 kills met a running process: the test proves too little"
-    );
+    eprintln!("{kills} kills met a running process, {misses} came too late");
 }
 
 /// Kills a run so long after its start; whether it was still running.

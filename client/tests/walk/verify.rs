@@ -59,6 +59,7 @@ fn a_file_removed_changed_by_one_bit_or_added_is_found() {
 fn a_ledger_entry_removed_changed_or_added_is_found() {
     let sandbox = Sandbox::shop(5_000, 32);
     sandbox.run(&[]);
+    sandbox.run(&[]);
     let objects = sandbox.objects("ledger");
     let (head, entries) = objects.split_last().unwrap();
     assert_eq!(name(head), "head.json");
