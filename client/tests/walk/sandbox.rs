@@ -28,14 +28,17 @@ pub(crate) fn root() -> PathBuf {
         .to_path_buf()
 }
 
-/// Real events, where they are at hand.
+/// Real events, where they are at hand: in `shared/data` of any folder above the repository.
 pub(crate) fn real_data(name: &str) -> Option<PathBuf> {
-    let path = root().parent()?.join("shared/data").join(name);
-    if !path.exists() {
-        eprintln!("real events are not at hand: {} is absent", path.display());
-        return None;
+    let root = root();
+    let above = root.ancestors().skip(1);
+    let found = above
+        .map(|folder| folder.join("shared/data").join(name))
+        .find(|path| path.exists());
+    if found.is_none() {
+        eprintln!("real events are not at hand: there is no `shared/data/{name}` above the repository");
     }
-    Some(path)
+    found
 }
 
 pub(crate) struct Sandbox {
