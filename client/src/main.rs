@@ -20,6 +20,11 @@ use millrace_coordinator::quarantine::QuarantineError;
 use millrace_pipeline::source::SourceError;
 use millrace_pipeline::spec::Report;
 
+/// Column buffers of some 100 KiB come and go with every batch; the system's allocator gives such back to
+/// the kernel and takes them anew, page fault by page fault.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     tracing_subscriber::fmt()

@@ -20,6 +20,9 @@ use millrace_pipeline::source::{split_schema, splits_batch};
 use millrace_proto::split::Split;
 use parking_lot::Mutex;
 
+/// Most splits that a task takes at once.
+const SPLITS_AHEAD: usize = 4;
+
 /// Splits, each handed out once.
 #[derive(Debug)]
 pub(super) struct SplitQueue {
@@ -79,9 +82,17 @@ impl ExecutionPlan for SplitQueue {
 
     fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let splits = Arc::clone(&self.splits);
+        let tasks = self.properties.partitioning.partition_count();
         let taken = stream::iter(std::iter::from_fn(move || {
-            let split = splits.lock().pop_front()?;
-            Some(splits_batch(&[split]).map_err(|error| error.into()))
+            let mut left = splits.lock();
+            // Several at once let a reader fetch ahead; towards the end one by one, so that tasks end together.
+            let count = (left.len() / (2 * tasks)).clamp(1, SPLITS_AHEAD).min(left.len());
+            let taken: Vec<Split> = left.drain(..count).collect();
+            drop(left);
+            if taken.is_empty() {
+                return None;
+            }
+            Some(splits_batch(&taken).map_err(|error| error.into()))
         }));
         Ok(Box::pin(RecordBatchStreamAdapter::new(split_schema(), taken)))
     }

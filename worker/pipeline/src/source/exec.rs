@@ -42,7 +42,7 @@ impl Default for ScanOptions {
     fn default() -> Self {
         Self {
             record_bytes_max: 10 << 20,
-            chunk_bytes: 1 << 20,
+            chunk_bytes: 4 << 20,
         }
     }
 }

@@ -15,12 +15,13 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use datafusion::error::DataFusionError;
+use datafusion::error::{DataFusionError, Result as DataResult};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use futures::{StreamExt, TryStreamExt};
 use millrace_proto::split::{InputObject, Split};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::Sender;
 
 use super::files::FileBytes;
 use super::s3::{ObjectBytes, Queue, fetch, is_remote};
@@ -77,65 +78,72 @@ pub(crate) fn each_split<W>(
     input: SendableRecordBatchStream,
     stores: Arc<Stores>,
     schema: SchemaRef,
-    mut work: W,
+    work: W,
 ) -> SendableRecordBatchStream
 where
-    W: FnMut(&mut SplitBytes<'_>, &mut Emit<'_>) -> Result<(), SourceError> + Send + 'static,
+    W: FnMut(&mut SplitBytes<'_>, &mut Emit<'_>) -> Result<(), SourceError> + Clone + Send + 'static,
 {
     each_range(input, schema, move |splits| {
         let mut queue = Queue::start(&stores, splits);
+        let mut work = work.clone();
         move |split, emit| read_split(split, &mut queue, &mut work, emit)
     })
 }
 
 /// Runs the work that `start` makes over every split of `input`, for formats that choose what to read. It may block.
 pub(crate) fn each_range<S, W>(
-    input: SendableRecordBatchStream,
+    mut input: SendableRecordBatchStream,
     schema: SchemaRef,
-    start: S,
+    mut start: S,
 ) -> SendableRecordBatchStream
 where
-    S: FnOnce(&[Split]) -> W + Send + 'static,
+    S: FnMut(&[Split]) -> W + Send + 'static,
     W: FnMut(&Split, &mut Emit<'_>) -> Result<(), SourceError> + Send + 'static,
 {
     let mut builder = RecordBatchReceiverStream::builder(schema, BATCHES_AHEAD);
     let sender = builder.tx();
     builder.spawn(async move {
-        let mut splits = Vec::new();
-        for batch in input.try_collect::<Vec<_>>().await? {
-            splits.extend(splits_of(&batch)?);
-        }
-        let mut work = start(&splits);
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut wanted = true;
-            for split in &splits {
-                // Readers of whole formats are not all proof against damage: a panic of theirs is that file's error.
-                let read = catch_unwind(AssertUnwindSafe(|| {
-                    work(split, &mut |batch| {
-                        wanted = sender.blocking_send(Ok(batch)).is_ok();
-                        wanted
-                    })
-                }));
-                let read = read.unwrap_or_else(|_| {
-                    Err(SourceError::GaveUp {
-                        url: split.object.url.clone(),
-                    })
-                });
-                if let Err(error) = read {
-                    // In order behind the batches before it; if nobody listens there is nobody to tell.
-                    let _ = sender.blocking_send(Err(error.into()));
-                    return;
-                }
-                if !wanted {
-                    return;
-                }
+        // Splits are taken as they are needed: tasks may share a queue, and what one took no other can.
+        while let Some(batch) = input.try_next().await? {
+            let splits = splits_of(&batch)?;
+            let work = start(&splits);
+            let sender = sender.clone();
+            let reading = tokio::task::spawn_blocking(move || read_all(&splits, work, &sender));
+            let wanted = reading.await.map_err(|error| DataFusionError::from(SourceError::Thread(error)))?;
+            if !wanted {
+                break;
             }
-        });
-        reading
-            .await
-            .map_err(|error| DataFusionError::from(SourceError::Thread(error)))
+        }
+        Ok(())
     });
     builder.build()
+}
+
+/// Reads some splits; whether anybody wants more.
+fn read_all<W>(splits: &[Split], mut work: W, sender: &Sender<DataResult<RecordBatch>>) -> bool
+where
+    W: FnMut(&Split, &mut Emit<'_>) -> Result<(), SourceError>,
+{
+    let mut wanted = true;
+    for split in splits {
+        // Readers of whole formats are not all proof against damage: a panic of theirs is that file's error.
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            work(split, &mut |batch| {
+                wanted = sender.blocking_send(Ok(batch)).is_ok();
+                wanted
+            })
+        }));
+        let read = read.unwrap_or_else(|_| Err(SourceError::GaveUp { url: split.object.url.clone() }));
+        if let Err(error) = read {
+            // In order behind the batches before it; if nobody listens there is nobody to tell.
+            let _ = sender.blocking_send(Err(error.into()));
+            return false;
+        }
+        if !wanted {
+            return false;
+        }
+    }
+    true
 }
 
 /// Ranges of an object as it was listed, each whole, wherever it lies. Blocks, on a thread that may.
