@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or a bad file, 3 quality breach.
 
+mod allocator;
 mod cli;
 mod lakes;
 mod output;
@@ -20,12 +21,8 @@ use millrace_coordinator::quarantine::QuarantineError;
 use millrace_pipeline::source::SourceError;
 use millrace_pipeline::spec::Report;
 
-/// Column buffers of some 100 KiB come and go with every batch; the system's allocator gives such back to
-/// the kernel and takes them anew, page fault by page fault.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_memory();
     let cli = cli::Cli::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

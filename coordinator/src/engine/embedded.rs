@@ -132,7 +132,10 @@ fn reports_of(batch: &RecordBatch) -> Result<Vec<TaskReport>, EngineError> {
 
 fn rows_decoded(plan: &Arc<dyn ExecutionPlan>) -> u64 {
     let own = match plan.name() {
-        "DecodeExec" | "ContainerExec" => plan.metrics().and_then(|metrics| metrics.output_rows()).unwrap_or(0),
+        "DecodeExec" | "ContainerExec" => plan
+            .metrics()
+            .and_then(|metrics| metrics.output_rows())
+            .unwrap_or(0),
         _ => 0,
     };
     own as u64 + plan.children().into_iter().map(rows_decoded).sum::<u64>()

@@ -162,7 +162,8 @@ impl ExecutionPlan for ContainerExec {
                 move |bytes: &mut SplitBytes<'_>, emit: &mut Emit<'_>| avro::decode(bytes, &plan, emit),
             )),
             Format::Parquet => Ok(each_range(splits, schema, move |_| {
-                let mut reader = parquet::Reader::new(Arc::clone(&stores), Arc::clone(&plan), Handle::current());
+                let mut reader =
+                    parquet::Reader::new(Arc::clone(&stores), Arc::clone(&plan), Handle::current());
                 move |split, emit: &mut Emit<'_>| reader.decode(split, emit)
             })),
             Format::Json => Err(DataFusionError::Internal(

@@ -109,7 +109,9 @@ where
             let work = start(&splits);
             let sender = sender.clone();
             let reading = tokio::task::spawn_blocking(move || read_all(&splits, work, &sender));
-            let wanted = reading.await.map_err(|error| DataFusionError::from(SourceError::Thread(error)))?;
+            let wanted = reading
+                .await
+                .map_err(|error| DataFusionError::from(SourceError::Thread(error)))?;
             if !wanted {
                 break;
             }
@@ -133,7 +135,11 @@ where
                 wanted
             })
         }));
-        let read = read.unwrap_or_else(|_| Err(SourceError::GaveUp { url: split.object.url.clone() }));
+        let read = read.unwrap_or_else(|_| {
+            Err(SourceError::GaveUp {
+                url: split.object.url.clone(),
+            })
+        });
         if let Err(error) = read {
             // In order behind the batches before it; if nobody listens there is nobody to tell.
             let _ = sender.blocking_send(Err(error.into()));
