@@ -179,3 +179,57 @@ fn the_top_level_is_what_the_design_says() {
         );
     }
 }
+
+/// Licences under which others may take what we ship, without asking and without opening their own code.
+const LICENCES: [&str; 12] = [
+    "0BSD",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
+/// An SPDX expression is fine when each part that is demanded offers a licence of the list.
+fn may_be_shipped(expression: &str) -> bool {
+    expression.replace('/', " OR ").split(" AND ").all(|part| {
+        part.trim_matches(['(', ')', ' ']).split(" OR ").any(|choice| {
+            let name = choice
+                .split(" WITH ")
+                .next()
+                .unwrap_or_default()
+                .trim_matches(['(', ')', ' ']);
+            LICENCES.contains(&name)
+        })
+    })
+}
+
+#[test]
+fn every_dependency_has_a_permissive_licence() {
+    assert!(may_be_shipped("(MIT OR Apache-2.0) AND Unicode-3.0") && !may_be_shipped("MIT AND GPL-3.0"));
+    let arguments = ["metadata", "--format-version", "1", "--locked"];
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let refused: Vec<String> = packages
+        .iter()
+        .filter(|package| !package["license"].as_str().is_some_and(may_be_shipped))
+        .map(|package| format!("{}: {}", package["name"], package["license"]))
+        .collect();
+    assert!(packages.len() > 100 && refused.is_empty(), "{refused:#?}");
+}
