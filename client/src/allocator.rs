@@ -19,11 +19,17 @@ const ARENA_EAGER_COMMIT: mi_option_t = 4;
 const PURGE_DELAY: mi_option_t = 15;
 const NEVER: c_long = -1;
 
-/// Keeps memory once it is taken. To be called first of all, before threads begin to allocate.
-pub(crate) fn keep_memory() {
+/// Sets both before anything is allocated: how the first memory is taken decides the rest. The loader
+/// calls it on the way to `main`.
+#[cfg(target_os = "linux")]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static KEEP_MEMORY: extern "C" fn() = keep_memory;
+
+extern "C" fn keep_memory() {
     for (option, value) in [(ARENA_EAGER_COMMIT, 1), (PURGE_DELAY, NEVER)] {
         // SAFETY: both options exist in the linked version; setting one is a store to the process's table
-        // of options, read whenever memory is taken or freed.
+        // of options, which needs no initialisation and allocates nothing.
         unsafe { mi_option_set(option, value) };
     }
 }

@@ -22,7 +22,6 @@ use millrace_pipeline::source::SourceError;
 use millrace_pipeline::spec::Report;
 
 fn main() -> ExitCode {
-    allocator::keep_memory();
     let cli = cli::Cli::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
