@@ -11,10 +11,10 @@ mkdir -p "$DEMO"
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 say "1. Generate $events events: 15% duplicates, some broken, some late"
-"$BIN/millrace-loadtest" generate --events "$events" --seed 1 --out "$DEMO/events" --files 2
+"$BIN/millrace-loadtest" generate --events "$events" --seed 1 --out "$DEMO/sent" --files 2
 
 say "2. millrace run shop.yaml"
-"$BIN/millrace" run "$here/shop.yaml" --input "$DEMO/events" --lake "$DEMO/lake"
+"$BIN/millrace" run "$here/shop.yaml" --input "$DEMO/sent/events" --lake "$DEMO/lake"
 
 say "3. millrace query: events and revenue by channel"
 "$BIN/millrace" query --lake "$DEMO/lake" \
@@ -26,5 +26,8 @@ say "4. millrace quarantine list: why events were rejected"
 
 say "5. millrace verify: nothing lost, nothing doubled"
 "$BIN/millrace" verify "$here/shop.yaml" --lake "$DEMO/lake"
+
+say "6. millrace-loadtest check: the lake against the generator's own ledger, event by event"
+"$BIN/millrace-loadtest" check --ledger "$DEMO/sent" --lake "$DEMO/lake" | cut -c1-200
 
 say "The lake lies in $DEMO/lake"
