@@ -4,7 +4,9 @@
 set -euo pipefail
 
 NEEDED=(
-  build-essential mold        # compiler driver and linker
+  build-essential mold cmake  # compilers and linker
+  protobuf-compiler           # the API's code is generated
+  libcurl4-openssl-dev libssl-dev libsasl2-dev zlib1g-dev  # librdkafka
   curl                        # readiness of local services
   python3-venv                # oracles: Great Expectations, DuckDB
   postgresql                  # DDL is run against the real one

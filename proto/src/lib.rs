@@ -6,3 +6,4 @@ pub mod ids;
 pub mod keys;
 pub mod manifest;
 pub mod split;
+pub mod v1;

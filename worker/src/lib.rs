@@ -1,0 +1,1 @@
+//! The data plane: an executor that follows the leader, drains and reports.
