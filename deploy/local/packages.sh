@@ -5,7 +5,7 @@ set -euo pipefail
 
 NEEDED=(
   build-essential mold cmake  # compilers and linker
-  protobuf-compiler           # the API's code is generated
+  protobuf-compiler libprotobuf-dev  # the API's code is generated
   libcurl4-openssl-dev libssl-dev libsasl2-dev zlib1g-dev  # librdkafka
   curl                        # readiness of local services
   python3-venv                # oracles: Great Expectations, DuckDB
