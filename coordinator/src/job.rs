@@ -25,8 +25,8 @@ use crate::commit::{self, CommitError, Published};
 use crate::engine::EngineError;
 use crate::engine::embedded::{Counters, Embedded};
 use crate::lake::{Lake, LakeError};
-use crate::ledger::Entry;
-use crate::ledger::embedded::{Ledger, LedgerError};
+use crate::ledger::embedded::EmbeddedLedger;
+use crate::ledger::{Entry, Ledger, LedgerError, State};
 use crate::report::Report;
 use crate::split::{next_batch, unpacked_bytes};
 
@@ -211,7 +211,7 @@ pub struct Outcome {
 pub struct Runner {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) lake: Lake,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: Box<dyn Ledger>,
     pub(crate) engine: Embedded,
     pub(crate) options: RunOptions,
     pub(crate) job: JobId,
@@ -237,9 +237,9 @@ impl Runner {
             return Err(RunError::NotEmbedded { key: "enrich" });
         }
         let steps = Arc::new(Steps::new(Arc::clone(&pipeline), options.environment.as_deref())?);
-        let ledger = Ledger::open(&lake, &pipeline.name).await?;
+        let ledger = Box::new(EmbeddedLedger::open(&lake, &pipeline.name).await?);
         (options.hook)(Moment::Opened);
-        let keys = committed_keys(&lake, &ledger).await?;
+        let keys = committed_keys(&lake, ledger.state()).await?;
         let keys = KeyIndex::new(
             Arc::clone(&lake.store),
             lake.root.clone(),
@@ -338,7 +338,7 @@ impl Runner {
                 continue;
             }
             let epoch = self.ledger.epoch();
-            let attempt = Attempt { epoch, number: 1 };
+            let attempt = batch.next_attempt(epoch);
             self.ledger
                 .append(vec![Entry::Started {
                     epoch,
@@ -547,9 +547,9 @@ pub(crate) fn job_of(epoch: u64) -> Result<JobId, IdError> {
     JobId::try_from(format!("run-{epoch}"))
 }
 
-async fn committed_keys(lake: &Lake, ledger: &Ledger) -> Result<Vec<KeyFile>, RunError> {
+async fn committed_keys(lake: &Lake, state: &State) -> Result<Vec<KeyFile>, RunError> {
     let mut keys = Vec::new();
-    for (id, batch) in ledger.state().committed() {
+    for (id, batch) in state.committed() {
         let digest = batch.manifest.as_deref().unwrap_or_default();
         let manifest = commit::committed(lake, id, digest)
             .await

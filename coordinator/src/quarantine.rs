@@ -25,7 +25,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use crate::engine::EngineError;
 use crate::job::{Outcome, Progress, RunError, Runner};
 use crate::lake::{Lake, LakeError};
-use crate::ledger::embedded::{Ledger, LedgerError};
+use crate::ledger::embedded::EmbeddedLedger;
+use crate::ledger::{Ledger, LedgerError, State};
 use crate::query::QueryError;
 
 /// Quarantine bytes that one redrive batch reads at once.
@@ -114,10 +115,21 @@ pub struct Record {
 /// # Errors
 /// When the lake cannot be read.
 pub async fn records(lake: &Lake, stop_after: usize) -> Result<Vec<Record>, QuarantineError> {
-    let ledger = Ledger::read(lake).await?;
-    let redriven = ledger.state().redriven();
+    records_of(lake, EmbeddedLedger::read(lake).await?.state(), stop_after).await
+}
+
+/// The same for a ledger that is kept elsewhere.
+///
+/// # Errors
+/// When the lake cannot be read.
+pub async fn records_of(
+    lake: &Lake,
+    state: &State,
+    stop_after: usize,
+) -> Result<Vec<Record>, QuarantineError> {
+    let redriven = state.redriven();
     let mut records = Vec::new();
-    for manifest in crate::query::manifests(lake).await? {
+    for manifest in crate::query::manifests_of(lake, state).await? {
         for object in manifest
             .quarantine
             .iter()
@@ -244,7 +256,7 @@ impl Runner {
         }
         self.finish_interrupted(progress).await.map_err(Box::new)?;
         let redriven = self.ledger.state().redriven();
-        let mut waiting: Vec<(String, u64)> = crate::query::manifests(&self.lake)
+        let mut waiting: Vec<(String, u64)> = crate::query::manifests_of(&self.lake, self.ledger.state())
             .await?
             .iter()
             .flat_map(|manifest| &manifest.quarantine)
@@ -311,7 +323,7 @@ impl Runner {
     async fn chunks(&self, keys: &[String]) -> Result<Chunks, QuarantineError> {
         // Without a key only clear records can be opened; a sealed one says so then.
         let sealer = Sealer::of(&self.pipeline).ok();
-        let manifests = crate::query::manifests(&self.lake).await?;
+        let manifests = crate::query::manifests_of(&self.lake, self.ledger.state()).await?;
         let mut chunks = ChunkRows::default();
         for key in keys {
             let Some(manifest) = manifests

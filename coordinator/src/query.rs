@@ -14,7 +14,8 @@ use url::Url;
 
 use crate::commit::{self, CommitError};
 use crate::lake::Lake;
-use crate::ledger::embedded::{Ledger, LedgerError};
+use crate::ledger::embedded::EmbeddedLedger;
+use crate::ledger::{Ledger, LedgerError, State};
 
 /// Why a query could not be answered.
 #[derive(Debug, thiserror::Error)]
@@ -45,14 +46,21 @@ pub enum QueryError {
     Query(#[from] DataFusionError),
 }
 
-/// All committed manifests, in order.
+/// All committed manifests of a lake that keeps its own ledger, in order.
 ///
 /// # Errors
 /// When the ledger or a manifest cannot be read.
 pub async fn manifests(lake: &Lake) -> Result<Vec<Manifest>, QueryError> {
-    let ledger = Ledger::read(lake).await?;
+    manifests_of(lake, EmbeddedLedger::read(lake).await?.state()).await
+}
+
+/// All manifests that a ledger's state commits, in order.
+///
+/// # Errors
+/// When a manifest cannot be read.
+pub async fn manifests_of(lake: &Lake, state: &State) -> Result<Vec<Manifest>, QueryError> {
     let mut manifests = Vec::new();
-    for (id, batch) in ledger.state().committed() {
+    for (id, batch) in state.committed() {
         manifests.push(commit::committed(lake, id, batch.manifest.as_deref().unwrap_or_default()).await?);
     }
     Ok(manifests)
@@ -63,7 +71,19 @@ pub async fn manifests(lake: &Lake) -> Result<Vec<Manifest>, QueryError> {
 /// # Errors
 /// When the lake is empty or unreadable, or the statement is wrong.
 pub async fn query(lake: &Lake, sql: &str, threads: usize) -> Result<Vec<RecordBatch>, QueryError> {
-    let manifests = manifests(lake).await?;
+    query_of(lake, &manifests(lake).await?, sql, threads).await
+}
+
+/// Runs one SQL statement over the files of these manifests.
+///
+/// # Errors
+/// When there are none, the lake is unreadable or the statement is wrong.
+pub async fn query_of(
+    lake: &Lake,
+    manifests: &[Manifest],
+    sql: &str,
+    threads: usize,
+) -> Result<Vec<RecordBatch>, QueryError> {
     let name = manifests
         .first()
         .map(|manifest| manifest.pipeline.clone())

@@ -29,8 +29,8 @@ use serde::Serialize;
 
 use crate::commit;
 use crate::lake::{Lake, LakeError};
-use crate::ledger::embedded::{Ledger, LedgerError};
-use crate::ledger::{BatchState, State};
+use crate::ledger::embedded::EmbeddedLedger;
+use crate::ledger::{BatchState, Ledger, LedgerError, State};
 
 /// Objects read side by side; each is held in memory while it is checked.
 const READS: usize = 4;
@@ -68,22 +68,28 @@ pub struct Verdict {
     pub faults: Vec<String>,
 }
 
-/// Checks a whole lake that a pipeline wrote.
+/// Checks a whole lake that a pipeline wrote and that keeps its own ledger.
 ///
 /// # Errors
 /// When the lake cannot be read; everything that is wrong in it is a fault in the verdict.
 pub async fn verify(lake: &Lake, pipeline: &Pipeline) -> Result<Verdict, VerifyError> {
+    match EmbeddedLedger::read(lake).await {
+        Ok(ledger) => verify_of(lake, ledger.state(), pipeline).await,
+        // Nothing can be held against a ledger that is not ours.
+        Err(damage) if damage.is_damage() => Ok(Verdict {
+            faults: vec![chain(&damage)],
+            ..Verdict::default()
+        }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Checks a whole lake against its ledger's state, wherever that ledger is kept.
+///
+/// # Errors
+/// When the lake cannot be read; everything that is wrong in it is a fault in the verdict.
+pub async fn verify_of(lake: &Lake, state: &State, pipeline: &Pipeline) -> Result<Verdict, VerifyError> {
     let mut verdict = Verdict::default();
-    let ledger = match Ledger::read(lake).await {
-        Ok(ledger) => ledger,
-        Err(damage) if damage.is_damage() => {
-            // Nothing can be held against a ledger that is not ours.
-            verdict.faults.push(chain(&damage));
-            return Ok(verdict);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let state = ledger.state();
     check_positions(state, &mut verdict);
     let manifests = committed_manifests(lake, state, &mut verdict).await;
     check_objects(lake, &manifests, &mut verdict).await;

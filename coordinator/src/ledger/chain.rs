@@ -16,8 +16,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Entry;
-use super::embedded::LedgerError;
+use super::{Entry, LedgerError};
 
 /// One object of the sequence.
 #[derive(Debug, Serialize, Deserialize)]
@@ -108,6 +107,7 @@ mod tests {
                 previous: objects.last().map(|(_, bytes)| digest(bytes)),
                 entries: vec![Entry::Opened {
                     pipeline: PipelineName::try_from(format!("p{place}")).unwrap(),
+                    epoch: None,
                 }],
             };
             let bytes = Bytes::from(serde_json::to_vec(&link).unwrap());

@@ -7,113 +7,21 @@
 //! linked, synced).
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use millrace_proto::ids::PipelineName;
 use millrace_proto::keys;
 
 use super::chain::{self, Chain, Head, Link};
-use super::{Entry, State};
+use super::{Entry, FencedBy, Ledger, LedgerError, State};
 use crate::lake::{Lake, LakeError};
 
 /// Objects fetched side by side when a ledger is opened.
 const OPEN_READS: usize = 32;
 
-/// Why the ledger could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// Another writer appended since we read.
-    #[error(
-        "another run took this lake over at ledger entry {place}; this one stops, nothing of it is lost: run again when the other is done"
-    )]
-    Fenced {
-        /// The place that was taken.
-        place: u64,
-    },
-    /// The lake is another pipeline's.
-    #[error(
-        "the lake `{url}` belongs to pipeline `{owner}`, not to `{ours}`; give each pipeline a lake of its own"
-    )]
-    Foreign {
-        /// The lake.
-        url: String,
-        /// Whose it is.
-        owner: PipelineName,
-        /// Who asked.
-        ours: PipelineName,
-    },
-    /// A hole or a stray object in the sequence.
-    #[error("the ledger's object `{key}` is out of sequence; expected `{expected}`")]
-    Sequence {
-        /// Found.
-        key: String,
-        /// Expected at this place.
-        expected: String,
-    },
-    /// An object that is not a ledger entry.
-    #[error("the ledger's object `{key}` is damaged")]
-    Damaged {
-        /// Its key.
-        key: String,
-        /// What the parser says.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// An object that does not follow the one before it.
-    #[error("the ledger's object `{key}` does not follow `{before}`: one of them was changed or put there")]
-    Chain {
-        /// The object.
-        key: String,
-        /// The one before it.
-        before: String,
-    },
-    /// An object that is not the one that the head names.
-    #[error("the ledger's object `{key}` was changed: it is not the one that `ledger/head.json` names")]
-    Changed {
-        /// Its key.
-        key: String,
-    },
-    /// The head names an object that is gone.
-    #[error("the ledger's end was cut off: `ledger/head.json` names `{expected}`, which is missing")]
-    Cut {
-        /// What the head names.
-        expected: String,
-    },
-    /// The head is gone.
-    #[error("the ledger's head `{key}` is missing")]
-    Headless {
-        /// Its key.
-        key: String,
-    },
-    /// The store failed.
-    #[error("the ledger could not be reached")]
-    Lake(#[from] LakeError),
-}
-
-impl LedgerError {
-    /// Whether the same call may succeed later.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Lake(_))
-    }
-
-    /// Whether the ledger itself is not what we wrote.
-    #[must_use]
-    pub fn is_damage(&self) -> bool {
-        match self {
-            Self::Sequence { .. }
-            | Self::Damaged { .. }
-            | Self::Chain { .. }
-            | Self::Changed { .. }
-            | Self::Cut { .. }
-            | Self::Headless { .. } => true,
-            Self::Fenced { .. } | Self::Foreign { .. } | Self::Lake(_) => false,
-        }
-    }
-}
-
 /// A ledger that is open for writing under an epoch of its own, or for reading.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct EmbeddedLedger {
     lake: Lake,
     state: State,
     objects: u64,
@@ -121,7 +29,7 @@ pub struct Ledger {
     head_place: Option<u64>,
 }
 
-impl Ledger {
+impl EmbeddedLedger {
     /// Reads the ledger as it is. An empty lake has an empty ledger.
     ///
     /// # Errors
@@ -184,8 +92,9 @@ impl Ledger {
                 });
             }
             match ledger
-                .append(vec![Entry::Opened {
+                .put(vec![Entry::Opened {
                     pipeline: pipeline.clone(),
+                    epoch: None,
                 }])
                 .await
             {
@@ -196,23 +105,7 @@ impl Ledger {
         }
     }
 
-    /// What all entries add up to.
-    #[must_use]
-    pub fn state(&self) -> &State {
-        &self.state
-    }
-
-    /// The epoch under which this ledger writes.
-    #[must_use]
-    pub fn epoch(&self) -> u64 {
-        self.state.epoch
-    }
-
-    /// Appends entries, all or none, durably.
-    ///
-    /// # Errors
-    /// [`LedgerError::Fenced`] when another writer was here, or the store's error.
-    pub async fn append(&mut self, entries: Vec<Entry>) -> Result<(), LedgerError> {
+    async fn put(&mut self, entries: Vec<Entry>) -> Result<(), LedgerError> {
         // A crash may have left the head one behind; it must not fall further back.
         self.name_head().await?;
         let key = keys::ledger(self.objects);
@@ -224,7 +117,12 @@ impl Ledger {
         let digest = chain::digest(&body);
         match self.lake.create(&key, body).await {
             Ok(()) => {}
-            Err(LakeError::Exists { .. }) => return Err(LedgerError::Fenced { place: self.objects }),
+            Err(LakeError::Exists { .. }) => {
+                return Err(LedgerError::Fenced {
+                    place: self.objects,
+                    by: FencedBy::Place,
+                });
+            }
             Err(error) => return Err(error.into()),
         }
         self.objects += 1;
@@ -249,6 +147,20 @@ impl Ledger {
         self.lake.replace(&key, body).await?;
         self.head_place = Some(place);
         Ok(())
+    }
+}
+
+impl Ledger for EmbeddedLedger {
+    fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn epoch(&self) -> u64 {
+        self.state.epoch
+    }
+
+    fn append(&mut self, entries: Vec<Entry>) -> BoxFuture<'_, Result<(), LedgerError>> {
+        self.put(entries).boxed()
     }
 }
 
@@ -288,8 +200,8 @@ mod tests {
     async fn a_writer_that_was_taken_over_is_fenced() {
         let folder = tempfile::tempdir().unwrap();
         let lake = lake(folder.path());
-        let mut first = Ledger::open(&lake, &name("p")).await.unwrap();
-        let second = Ledger::open(&lake, &name("p")).await.unwrap();
+        let mut first = EmbeddedLedger::open(&lake, &name("p")).await.unwrap();
+        let second = EmbeddedLedger::open(&lake, &name("p")).await.unwrap();
         let batch = BatchId::try_from("b".to_owned()).unwrap();
         let attempt = Attempt {
             epoch: first.epoch(),
@@ -311,9 +223,9 @@ mod tests {
     async fn a_lake_belongs_to_one_pipeline() {
         let folder = tempfile::tempdir().unwrap();
         let lake = lake(folder.path());
-        Ledger::open(&lake, &name("p")).await.unwrap();
+        EmbeddedLedger::open(&lake, &name("p")).await.unwrap();
         assert!(matches!(
-            Ledger::open(&lake, &name("q")).await,
+            EmbeddedLedger::open(&lake, &name("q")).await,
             Err(LedgerError::Foreign { .. })
         ));
     }
@@ -323,11 +235,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lake = lake(folder.path());
         for _ in 0..3 {
-            Ledger::open(&lake, &name("p")).await.unwrap();
+            EmbeddedLedger::open(&lake, &name("p")).await.unwrap();
         }
         lake.delete(&keys::ledger(1)).await.unwrap();
         assert!(matches!(
-            Ledger::read(&lake).await,
+            EmbeddedLedger::read(&lake).await,
             Err(LedgerError::Sequence { .. })
         ));
     }
@@ -337,13 +249,13 @@ mod tests {
     async fn a_head_left_behind_is_mended_by_the_next_writer() {
         let folder = tempfile::tempdir().unwrap();
         let lake = lake(folder.path());
-        Ledger::open(&lake, &name("p")).await.unwrap();
+        EmbeddedLedger::open(&lake, &name("p")).await.unwrap();
         let head = lake.get(&keys::ledger_head()).await.unwrap();
-        Ledger::open(&lake, &name("p")).await.unwrap();
+        EmbeddedLedger::open(&lake, &name("p")).await.unwrap();
         lake.replace(&keys::ledger_head(), head).await.unwrap();
-        Ledger::open(&lake, &name("p")).await.unwrap();
+        EmbeddedLedger::open(&lake, &name("p")).await.unwrap();
         lake.delete(&keys::ledger(2)).await.unwrap();
-        let error = Ledger::read(&lake).await.unwrap_err();
+        let error = EmbeddedLedger::read(&lake).await.unwrap_err();
         assert!(matches!(error, LedgerError::Cut { .. }), "{error}");
     }
 }

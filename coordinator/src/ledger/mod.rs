@@ -7,23 +7,44 @@
 
 mod chain;
 pub mod embedded;
+mod error;
 mod state;
 
+use futures::future::BoxFuture;
 use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
 use millrace_proto::manifest::SplitCounts;
 use millrace_proto::split::Split;
 use serde::{Deserialize, Serialize};
 
+pub use error::{FencedBy, LedgerError};
 pub use state::{Batch, BatchState, State};
+
+/// A ledger that is open for writing under an epoch of its own.
+pub trait Ledger: Send + Sync {
+    /// What all entries add up to.
+    fn state(&self) -> &State;
+
+    /// The epoch under which this ledger writes.
+    fn epoch(&self) -> u64;
+
+    /// Appends entries, all or none, durably.
+    ///
+    /// # Errors
+    /// [`LedgerError::Fenced`] when another writer was here or our epoch is over, or the store's error.
+    fn append(&mut self, entries: Vec<Entry>) -> BoxFuture<'_, Result<(), LedgerError>>;
+}
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Entry {
-    /// A writer took the ledger over; its epoch is this entry's place in the sequence.
+    /// A writer took the ledger over.
     Opened {
         /// The pipeline that the lake belongs to.
         pipeline: PipelineName,
+        /// The writer's epoch, where an election gives it; else it is this entry's place in the sequence.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<u64>,
     },
     /// The positions of a batch were fixed (invariant 1).
     Planned {

@@ -60,6 +60,16 @@ pub struct Batch {
     pub held: bool,
 }
 
+impl Batch {
+    /// The attempt that a writer of this epoch starts next: no attempt before it has its name (invariant 3).
+    #[must_use]
+    pub fn next_attempt(&self, epoch: u64) -> Attempt {
+        let tried = self.attempts.iter().filter(|attempt| attempt.epoch == epoch);
+        let number = tried.map(|attempt| attempt.number).max().unwrap_or(0) + 1;
+        Attempt { epoch, number }
+    }
+}
+
 /// What all entries so far add up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
@@ -88,9 +98,12 @@ impl State {
             return self;
         }
         match entry {
-            Entry::Opened { pipeline } => {
-                self.epoch = place;
-                self.pipeline.get_or_insert_with(|| pipeline.clone());
+            Entry::Opened { pipeline, epoch } => {
+                let epoch = epoch.unwrap_or(place);
+                if epoch >= self.epoch {
+                    self.epoch = epoch;
+                    self.pipeline.get_or_insert_with(|| pipeline.clone());
+                }
             }
             Entry::Planned {
                 job,
@@ -193,6 +206,7 @@ mod tests {
         match kind {
             0 => Entry::Opened {
                 pipeline: PipelineName::try_from("p".to_owned()).unwrap(),
+                epoch: None,
             },
             1 => Entry::Planned {
                 epoch,
