@@ -7,14 +7,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{AsArray, LargeBinaryArray, RecordBatch, UInt32Array, UInt64Array};
+use datafusion::arrow::array::{ArrayRef, AsArray, LargeBinaryArray, RecordBatch, UInt32Array, UInt64Array};
 use datafusion::arrow::datatypes::{UInt32Type, UInt64Type};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
 use millrace_pipeline::privacy::{PrivacyError, Sealer};
-use millrace_pipeline::rows::{Fault, chunk_schema};
+use millrace_pipeline::rows::{Fault, chunk_schema, messages_by_chunk};
 use millrace_pipeline::source::Stores;
+use millrace_pipeline::source::kafka::TopicPartition;
 use millrace_pipeline::spec::model::Format;
 use millrace_proto::ids::{Attempt, BatchId};
 use millrace_proto::manifest::Manifest;
@@ -394,8 +395,23 @@ impl ChunkRows {
         self.payload.push(payload.to_vec());
     }
 
+    /// A message of a topic is one record also where it holds line ends; every payload here is one record.
+    fn messages(&self) -> Result<ArrayRef, DataFusionError> {
+        let is_message = |split: &u32| TopicPartition::is_at(&self.splits[*split as usize].object.url);
+        let (mut single, mut counts) = ((Vec::new(), Vec::new()), Vec::new());
+        for (row, split) in self.split.iter().enumerate() {
+            if is_message(split) {
+                single.0.push(self.offset[row]);
+                single.1.push(self.payload[row].len() as u64);
+            }
+            counts.push(usize::from(is_message(split)));
+        }
+        Ok(Arc::new(messages_by_chunk(single.0, single.1, &counts)?))
+    }
+
     fn finish(self) -> Result<Chunks, DataFusionError> {
         let payload = LargeBinaryArray::from_iter_values(&self.payload);
+        let messages = self.messages()?;
         let rows = RecordBatch::try_new(
             chunk_schema(),
             vec![
@@ -403,6 +419,7 @@ impl ChunkRows {
                 Arc::new(UInt64Array::from(self.line)),
                 Arc::new(UInt64Array::from(self.offset)),
                 Arc::new(payload),
+                messages,
             ],
         )?;
         Ok(Chunks {

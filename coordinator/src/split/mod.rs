@@ -4,6 +4,8 @@
 //! splits. Pure: the same listing and ledger give the same batch, so a run that was interrupted plans on
 //! as the undisturbed one would have.
 
+pub mod kafka;
+
 use std::collections::HashMap;
 
 use millrace_proto::split::{InputObject, Split};

@@ -15,8 +15,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, ListArray, RecordBatch, RecordBatchOptions, StructArray, UInt64Array,
+    new_null_array,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
@@ -27,9 +31,9 @@ use serde::{Deserialize, Serialize};
 pub const RAW: &str = "__raw";
 /// `UInt32`: index of the split in the batch.
 pub const SPLIT: &str = "__split";
-/// `UInt64`: line in the split, from 1 (the record's number for formats without lines).
+/// `UInt64`: line in the split, from 1 (the record's number for formats without lines; a message's offset in its partition).
 pub const LINE: &str = "__line";
-/// `UInt64`: offset of the record's first byte in the (decompressed) object.
+/// `UInt64`: offset of the record's first byte in the (decompressed) object; a message's offset in its partition.
 pub const OFFSET: &str = "__offset";
 /// `Utf8View`, nullable: a JSON array of [`Fault`]; null for a sound record.
 pub const FAULTS: &str = "__faults";
@@ -44,14 +48,61 @@ pub const NOTE: &str = "__note";
 ///
 /// `payload` (`LargeBinary`, so that a batch can borrow the reader's buffer) holds whole lines for line
 /// formats, each ended by `\n` but perhaps the last of an object.
+///
+/// `messages` is null for objects. For a topic it tells the messages apart, whatever bytes they hold: each one's offset
+/// in its partition, and where it ends in `payload`. Each begins one byte behind the end of the one before: `\n` stands between.
 #[must_use]
 pub fn chunk_schema() -> SchemaRef {
+    let message = Field::new("item", DataType::Struct(message_fields()), false);
     Arc::new(Schema::new(vec![
         Field::new(SPLIT, DataType::UInt32, false),
         Field::new(LINE, DataType::UInt64, false),
         Field::new(OFFSET, DataType::UInt64, false),
         Field::new("payload", DataType::LargeBinary, false),
+        Field::new("messages", DataType::List(Arc::new(message)), true),
     ]))
+}
+
+fn message_fields() -> Fields {
+    Fields::from(vec![
+        Field::new("offset", DataType::UInt64, false),
+        Field::new("end", DataType::UInt64, false),
+    ])
+}
+
+/// The `messages` column of one chunk of a topic.
+///
+/// # Errors
+/// When there are not as many ends as offsets.
+pub fn messages_array(offsets: Vec<u64>, ends: Vec<u64>) -> Result<ListArray, ArrowError> {
+    let count = offsets.len();
+    messages_by_chunk(offsets, ends, &[count])
+}
+
+/// The `messages` column of several chunks: `counts` messages each, null where there are none.
+///
+/// # Errors
+/// When there are not as many ends as offsets, or the counts do not add up to them.
+pub fn messages_by_chunk(
+    offsets: Vec<u64>,
+    ends: Vec<u64>,
+    counts: &[usize],
+) -> Result<ListArray, ArrowError> {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt64Array::from(offsets)),
+        Arc::new(UInt64Array::from(ends)),
+    ];
+    let messages = StructArray::try_new(message_fields(), columns, None)?;
+    let item = Arc::new(Field::new("item", DataType::Struct(message_fields()), false));
+    let lengths = OffsetBuffer::from_lengths(counts.iter().copied());
+    let nulls = NullBuffer::from_iter(counts.iter().map(|&count| count > 0));
+    ListArray::try_new(item, lengths, Arc::new(messages), Some(nulls))
+}
+
+/// The `messages` column of `chunks` chunks of objects, which have none.
+#[must_use]
+pub fn no_messages(chunks: usize) -> ArrayRef {
+    new_null_array(chunk_schema().field(4).data_type(), chunks)
 }
 
 /// The five hidden columns that follow the data up to `quality`.

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, LargeBinaryArray, RecordBatch};
+use arrow::array::{Array, AsArray, LargeBinaryArray, ListArray, RecordBatch};
+use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{SchemaRef, UInt32Type, UInt64Type};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, internal_err};
@@ -25,6 +26,7 @@ use datafusion::physical_plan::{
 use futures::{Stream, StreamExt, stream};
 
 use super::json::Decoder;
+use super::json::messages::Messages;
 use super::{DecodePlan, decoded_schema};
 use crate::rows;
 
@@ -159,15 +161,26 @@ fn decoded(chunks: SendableRecordBatchStream, kernel: Kernel) -> impl Stream<Ite
 impl Kernel {
     fn decode(&mut self, chunk: &RecordBatch) -> Result<Vec<RecordBatch>> {
         let _timer = self.metrics.elapsed_compute().timer();
-        let (splits, lines, offsets, payloads) = columns(chunk)?;
+        let (splits, lines, offsets, payloads, messages) = columns(chunk)?;
         let mut batches = Vec::new();
         for row in 0..chunk.num_rows() {
             let bounds = payloads.value_offsets();
             let (start, end) = (bounds[row] as usize, bounds[row + 1] as usize);
             let payload = payloads.values().slice_with_length(start, end - start);
-            self.decoder
-                .decode(&payload, splits[row], lines[row], offsets[row], &mut batches)
-                .map_err(|error| DataFusionError::External(Box::new(error)))?;
+            let decoded = if messages.is_null(row) {
+                self.decoder
+                    .decode(&payload, splits[row], lines[row], offsets[row], &mut batches)
+                    .map(|_| ())
+            } else {
+                let (offsets, ends) = of_messages(messages, row)?;
+                let messages = Messages {
+                    offsets: &offsets,
+                    ends: &ends,
+                };
+                self.decoder
+                    .decode_messages(&payload, splits[row], messages, &mut batches)
+            };
+            decoded.map_err(|error| DataFusionError::External(Box::new(error)))?;
             self.bytes.add(payload.len());
         }
         let rows = batches.iter().map(RecordBatch::num_rows).sum();
@@ -176,8 +189,14 @@ impl Kernel {
     }
 }
 
-/// Splits, first lines, first offsets and payloads.
-type Chunks<'a> = (&'a [u32], &'a [u64], &'a [u64], &'a LargeBinaryArray);
+/// Splits, first lines, first offsets, payloads and messages.
+type Chunks<'a> = (
+    &'a [u32],
+    &'a [u64],
+    &'a [u64],
+    &'a LargeBinaryArray,
+    &'a ListArray,
+);
 
 /// The columns of [`rows::chunk_schema`].
 fn columns(chunk: &RecordBatch) -> Result<Chunks<'_>> {
@@ -196,7 +215,20 @@ fn columns(chunk: &RecordBatch) -> Result<Chunks<'_>> {
         chunk.column(1).as_primitive::<UInt64Type>().values(),
         chunk.column(2).as_primitive::<UInt64Type>().values(),
         chunk.column(3).as_binary::<i64>(),
+        chunk.column(4).as_list::<i32>(),
     ))
+}
+
+/// Offsets and ends of a chunk's messages.
+fn of_messages(messages: &ListArray, row: usize) -> Result<(ScalarBuffer<u64>, ScalarBuffer<u64>)> {
+    let messages = messages.value(row);
+    match messages.as_struct().columns() {
+        [offsets, ends] => Ok((
+            offsets.as_primitive::<UInt64Type>().values().clone(),
+            ends.as_primitive::<UInt64Type>().values().clone(),
+        )),
+        columns => internal_err!("a chunk's messages have {} columns, expected 2", columns.len()),
+    }
 }
 
 #[cfg(test)]
@@ -222,6 +254,7 @@ mod tests {
                 Arc::new(UInt64Array::from(vec![10, 1])),
                 Arc::new(UInt64Array::from(vec![1000, 0])),
                 Arc::new(payloads),
+                rows::no_messages(2),
             ],
         )
         .unwrap();

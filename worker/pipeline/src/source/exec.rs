@@ -1,4 +1,4 @@
-//! The scan: rows that are splits become rows that are chunks of whole lines.
+//! The scan: rows that are splits become rows that are chunks of whole lines, or of messages.
 //!
 //! In: [`split_schema`](super::split_schema). Out: [`chunk_schema`], one row a batch, in order of splits and lines.
 //! It is a unary operator, not a leaf, so that splits are ordinary rows and each is read by exactly one task.
@@ -19,14 +19,19 @@ use datafusion::physical_plan::execution_plan::{
     ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions,
 };
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
 };
 
-use crate::rows::chunk_schema;
+use futures::StreamExt;
+use millrace_proto::split::Split;
 
+use crate::rows::{chunk_schema, no_messages};
+
+use super::kafka::{KafkaError, TopicPartition};
 use super::lines::{Chunk, LineChunks, LineLimits};
-use super::read::{Emit, SplitBytes, each_split};
+use super::read::{Emit, Objects, SplitBytes, each_range};
 use super::{SourceError, Stores};
 
 /// What a scan is told.
@@ -47,7 +52,7 @@ impl Default for ScanOptions {
     }
 }
 
-/// Reads splits of line formats.
+/// Reads splits of line formats and of topics.
 #[derive(Debug, Clone)]
 pub struct ScanExec {
     input: Arc<dyn ExecutionPlan>,
@@ -141,17 +146,79 @@ impl ExecutionPlan for ScanExec {
             record_bytes_max: usize::try_from(self.options.record_bytes_max).unwrap_or(usize::MAX),
         };
         let bytes_read = MetricBuilder::new(&self.metrics).counter("bytes_read", partition);
-        let work = move |bytes: &mut SplitBytes<'_>, emit: &mut Emit<'_>| {
-            scan(bytes, limits, &mut |batch| {
-                bytes_read.add(batch.column(3).as_binary::<i64>().value_data().len());
-                emit(batch)
-            })
-        };
-        Ok(each_split(input, Arc::clone(&self.stores), chunk_schema(), work))
+        let offsets_missing = MetricBuilder::new(&self.metrics).counter("offsets_missing", partition);
+        let stores = Arc::clone(&self.stores);
+        // Gone as soon as nobody listens: a reader that waits for a broker sends nothing that would tell it.
+        let listener = Arc::new(());
+        let listening = Arc::downgrade(&listener);
+        let chunks = each_range(input, chunk_schema(), move |splits| {
+            let mut objects = Objects::start(&stores, splits);
+            let topic = TopicSplits::of(&stores, limits.chunk_bytes);
+            let (bytes_read, offsets_missing) = (bytes_read.clone(), offsets_missing.clone());
+            let listening = listening.clone();
+            move |split: &Split, emit: &mut Emit<'_>| {
+                let mut counted = |batch: RecordBatch| {
+                    bytes_read.add(batch.column(3).as_binary::<i64>().value_data().len());
+                    emit(batch)
+                };
+                if TopicPartition::is_at(&split.object.url) {
+                    let is_wanted = || listening.strong_count() > 0;
+                    offsets_missing.add(topic.read(split, &is_wanted, &mut counted)?);
+                    return Ok(());
+                }
+                objects.read(split, &mut |bytes, emit| scan(bytes, limits, emit), &mut counted)
+            }
+        });
+        let chunks = chunks.inspect(move |_| {
+            let _ = &listener;
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(chunk_schema(), chunks)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
+    }
+}
+
+/// The topic that a pipeline reads, if it reads one and this build can.
+struct TopicSplits {
+    #[cfg(feature = "kafka")]
+    reader: Option<super::kafka::read::TopicReader>,
+}
+
+impl TopicSplits {
+    #[cfg(feature = "kafka")]
+    fn of(stores: &Stores, chunk_bytes: usize) -> Self {
+        let reader = stores.kafka().map(|(options, clients)| {
+            super::kafka::read::TopicReader::new(Arc::clone(clients), options.clone(), chunk_bytes)
+        });
+        Self { reader }
+    }
+
+    /// Reads a split; returns how many of its offsets have no message.
+    #[cfg(feature = "kafka")]
+    fn read(
+        &self,
+        split: &Split,
+        is_wanted: &dyn Fn() -> bool,
+        emit: &mut Emit<'_>,
+    ) -> Result<usize, SourceError> {
+        let url = || split.object.url.clone();
+        let reader = self.reader.as_ref();
+        let reader = reader.ok_or_else(|| KafkaError::NoBrokers { url: url() })?;
+        let delivered = reader.read(split, is_wanted, emit)?;
+        Ok(usize::try_from(delivered.missing).unwrap_or(usize::MAX))
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    fn of(_: &Stores, _: usize) -> Self {
+        Self {}
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    fn read(&self, split: &Split, _: &dyn Fn() -> bool, _: &mut Emit<'_>) -> Result<usize, SourceError> {
+        let url = split.object.url.clone();
+        Err(KafkaError::Absent { url }.into())
     }
 }
 
@@ -185,6 +252,7 @@ fn chunk_batch(split: u32, chunk: Chunk) -> Result<RecordBatch, ArrowError> {
             Arc::new(UInt64Array::from(vec![chunk.line])),
             Arc::new(UInt64Array::from(vec![chunk.offset])),
             Arc::new(payload),
+            no_messages(1),
         ],
     )
 }

@@ -120,6 +120,7 @@ async fn a_topic_is_not_a_place_but_files_can_stand_in_for_it() {
         brokers: vec!["127.0.0.1:1".into()],
         topic: "events".into(),
         format: Format::Json,
+        client_rack: None,
         options: BTreeMap::new(),
     };
     let error = list(&Stores::default(), &source, &[])

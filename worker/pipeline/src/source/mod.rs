@@ -1,4 +1,4 @@
-//! Bytes in: files and S3 objects, found, cut into splits, read and unpacked.
+//! Bytes in: files, S3 objects and topics, found, cut into splits, read and unpacked.
 //!
 //! In: a pipeline's source, or the places that a user names instead. Out: batches of
 //! [`crate::rows::chunk_schema`]: pieces of whole lines and where they came from.
@@ -14,6 +14,7 @@
 //! | [`mod@cut`]  | objects to splits, splits to rows and back                     |
 //! | `read`     | a split's bytes: `files`, `s3`, unpacked by `unpack`           |
 //! | [`lines`]  | bytes to chunks of whole lines, the kernel                     |
+//! | [`kafka`]  | offset ranges of a topic's partitions to chunks of messages    |
 //! | [`exec`]   | the operator                                                   |
 //!
 //! An object is what it was when it was listed: a reader that meets another size or version refuses to go
@@ -25,6 +26,7 @@ use datafusion::error::DataFusionError;
 pub mod cut;
 pub mod exec;
 mod files;
+pub mod kafka;
 pub mod lines;
 pub mod list;
 mod pattern;
@@ -141,6 +143,9 @@ pub enum SourceError {
         /// What the store says.
         source: object_store::Error,
     },
+    /// A topic could not be read.
+    #[error(transparent)]
+    Topic(#[from] kafka::KafkaError),
     /// A URL leads nowhere.
     #[error(transparent)]
     Open(#[from] StoreError),
@@ -198,6 +203,7 @@ impl SourceError {
                     object_store::Error::JoinError { .. } | object_store::Error::Generic { .. }
                 ) && !s3::is_refusal(source)
             }
+            Self::Topic(error) => error.is_retryable(),
             Self::Thread(_) => true,
             Self::Nothing { .. }
             | Self::Pattern { .. }

@@ -84,10 +84,33 @@ where
     W: FnMut(&mut SplitBytes<'_>, &mut Emit<'_>) -> Result<(), SourceError> + Clone + Send + 'static,
 {
     each_range(input, schema, move |splits| {
-        let mut queue = Queue::start(&stores, splits);
+        let mut objects = Objects::start(&stores, splits);
         let mut work = work.clone();
-        move |split, emit| read_split(split, &mut queue, &mut work, emit)
+        move |split, emit| objects.read(split, &mut work, emit)
     })
+}
+
+/// The objects of some splits, of which the next ones are fetched while one is read.
+pub(crate) struct Objects(Queue);
+
+impl Objects {
+    /// Begins to fetch.
+    pub(crate) fn start(stores: &Arc<Stores>, splits: &[Split]) -> Self {
+        Self(Queue::start(stores, splits))
+    }
+
+    /// Runs `work` over a split's bytes. Splits come in the order in which they were given.
+    pub(crate) fn read<W>(
+        &mut self,
+        split: &Split,
+        work: &mut W,
+        emit: &mut Emit<'_>,
+    ) -> Result<(), SourceError>
+    where
+        W: FnMut(&mut SplitBytes<'_>, &mut Emit<'_>) -> Result<(), SourceError>,
+    {
+        read_split(split, &mut self.0, work, emit)
+    }
 }
 
 /// Runs the work that `start` makes over every split of `input`, for formats that choose what to read. It may block.

@@ -19,6 +19,7 @@ use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore};
 use parking_lot::Mutex;
 
+use super::kafka::{KafkaClients, KafkaOptions};
 use crate::spec::model::Secret;
 
 /// How S3 is reached. Everything is optional: nothing at all means AWS with the role of the machine.
@@ -146,12 +147,14 @@ impl Place {
     }
 }
 
-/// Opens stores and keeps their clients: one for this machine's files, one a bucket.
+/// Opens stores and keeps their clients: one for this machine's files, one a bucket. For a pipeline that reads a topic
+/// it knows the brokers too.
 #[derive(Debug, Default)]
 pub struct Stores {
     options: S3Options,
     files: Arc<LocalFileSystem>,
     buckets: Mutex<HashMap<String, Arc<AmazonS3>>>,
+    kafka: Option<(KafkaOptions, Arc<KafkaClients>)>,
 }
 
 impl Stores {
@@ -162,6 +165,20 @@ impl Stores {
             options,
             ..Self::default()
         }
+    }
+
+    /// The same stores, and the brokers behind `kafka://topic/partition`. `clients` are shared by all pipelines of a
+    /// process: connections are dear.
+    #[must_use]
+    pub fn with_kafka(mut self, options: KafkaOptions, clients: Arc<KafkaClients>) -> Self {
+        self.kafka = Some((options, clients));
+        self
+    }
+
+    /// How the brokers are reached, if there are any.
+    #[must_use]
+    pub fn kafka(&self) -> Option<&(KafkaOptions, Arc<KafkaClients>)> {
+        self.kafka.as_ref()
     }
 
     /// The store behind a URL, and the path in it.

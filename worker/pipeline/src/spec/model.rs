@@ -88,6 +88,8 @@ pub enum Source {
         topic: String,
         /// Record format.
         format: Format,
+        /// Rack to read from, where replicas stand in several: `client.rack`. A worker that knows its own wins.
+        client_rack: Option<String>,
         /// librdkafka options, passed through.
         options: BTreeMap<String, String>,
     },
@@ -123,12 +125,13 @@ impl std::fmt::Debug for Source {
                 brokers,
                 topic,
                 format,
+                client_rack,
                 options,
             } => {
                 let options: Vec<&String> = options.keys().collect();
                 write!(
                     f,
-                    "Kafka {{ brokers: {brokers:?}, topic: {topic:?}, format: {format:?}, options: {options:?} }}"
+                    "Kafka {{ brokers: {brokers:?}, topic: {topic:?}, format: {format:?}, client_rack: {client_rack:?}, options: {options:?} }}"
                 )
             }
         }

@@ -23,6 +23,7 @@
 
 mod columns;
 mod diagnose;
+pub mod messages;
 mod number;
 mod paths;
 mod record;
@@ -87,6 +88,8 @@ pub struct Decoder {
     schema: SchemaRef,
     walk: Walk,
     origin: Origin,
+    /// Whether messages of the last payload held line ends (`messages`).
+    has_long_messages: bool,
 }
 
 /// The hidden columns of the batch that is being filled.
@@ -131,6 +134,7 @@ impl Decoder {
             plan,
             walk,
             origin: Origin::default(),
+            has_long_messages: false,
         }
     }
 
@@ -141,7 +145,8 @@ impl Decoder {
     }
 
     /// Decodes whole lines. `first_line` is the number of the payload's first line, `first_offset` the
-    /// offset of its first byte in the object. The batches borrow `payload`.
+    /// offset of its first byte in the object. The batches borrow `payload`. Returns how many lines there were, blank
+    /// ones included.
     ///
     /// # Errors
     /// Only for what no batch can hold; broken records are rows.
@@ -152,7 +157,7 @@ impl Decoder {
         first_line: u64,
         first_offset: u64,
         out: &mut Vec<RecordBatch>,
-    ) -> Result<(), DecodeError> {
+    ) -> Result<u64, DecodeError> {
         let bytes = payload.as_slice();
         let mut line = first_line;
         let mut at = 0;
@@ -194,7 +199,7 @@ impl Decoder {
             }
         }
         out.extend(self.finish(payload, bytes.len(), split)?);
-        Ok(())
+        Ok(line - first_line)
     }
 
     /// Decodes the record whose line begins at `start` and whose text begins at `text`. Returns the

@@ -54,7 +54,8 @@ fn s3() -> Value {
 fn kafka() -> Value {
     let brokers = texts("Bootstrap brokers, each `host:port`.");
     let options = map_of(
-        "Options of librdkafka, passed through; `bootstrap.servers` is what `brokers` says.",
+        "Options of librdkafka, passed through: TLS, SASL, sizes. Those that exactness rests on are Millrace's own: group.id, enable.auto.commit, \
+         enable.auto.offset.store, enable.partition.eof, auto.offset.reset, isolation.level, bootstrap.servers, client.rack.",
         json!({ "type": ["string", "number", "boolean"] }),
     );
     let properties = [
@@ -63,7 +64,19 @@ fn kafka() -> Value {
             "topic",
             pattern("The topic.", "^(\\$\\{env:\\w+\\}|[A-Za-z0-9._-]{1,249})$"),
         ),
-        ("format", words("Format of a message.", &["json", "avro"])),
+        (
+            "format",
+            words("Format of a message: each is one record.", &["json"]),
+        ),
+        (
+            "client_rack",
+            with_examples(
+                text(
+                    "Rack to read from where replicas stand in several (`broker.rack`). A worker that knows its own zone wins.",
+                ),
+                json!(["eu-central-1a"]),
+            ),
+        ),
         (
             "options",
             with_examples(options, json!([{ "security.protocol": "ssl" }])),

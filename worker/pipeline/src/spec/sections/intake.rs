@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{absolute, endpoint, s3_url};
+use crate::source::kafka::RESERVED;
 use crate::spec::fields::{Field, Section};
 use crate::spec::model::{Format, Source};
 use crate::spec::reader::Reader;
@@ -11,7 +12,7 @@ use crate::spec::reader::Reader;
 pub(in crate::spec) const SOURCE: &[&str] = &["files", "s3", "kafka"];
 pub(in crate::spec) const FILES: &[&str] = &["path", "format"];
 pub(in crate::spec) const S3: &[&str] = &["url", "format", "endpoint", "region"];
-pub(in crate::spec) const KAFKA: &[&str] = &["brokers", "topic", "format", "options"];
+pub(in crate::spec) const KAFKA: &[&str] = &["brokers", "topic", "format", "client_rack", "options"];
 
 const FORMATS: [(&str, Format); 4] = [
     ("json", Format::Json),
@@ -101,14 +102,17 @@ fn kafka(field: &Field<'_>, reader: &mut Reader<'_>) -> Option<Source> {
         .required(reader, "topic", "events")
         .and_then(|field| topic(&field, reader));
     let format = format(&section, reader);
-    if matches!(format, Some(Format::Parquet | Format::Csv)) {
+    if matches!(format, Some(Format::Parquet | Format::Csv | Format::Avro)) {
         let key = format!("{}.format", field.key);
         let wrong = format!(
             "a Kafka message is one record, and `{}` is a format of files",
             reader.shown(&key)
         );
-        reader.fault(&key, wrong, "`json` or `avro`");
+        reader.fault(&key, wrong, "`json`");
     }
+    let client_rack = section
+        .optional("client_rack")
+        .and_then(|field| field.text(reader, "the `broker.rack` to read from: `eu-central-1a`"));
     let options = match section.optional("options") {
         Some(field) => options(&field, reader),
         None => Some(BTreeMap::new()),
@@ -117,6 +121,7 @@ fn kafka(field: &Field<'_>, reader: &mut Reader<'_>) -> Option<Source> {
         brokers: brokers?,
         topic: topic?,
         format: format?,
+        client_rack,
         options: options?,
     })
 }
@@ -165,11 +170,11 @@ fn options(field: &Field<'_>, reader: &mut Reader<'_>) -> Option<BTreeMap<String
     let entries = field.entries(reader, "a map of librdkafka options: {security.protocol: ssl}")?;
     let mut options = BTreeMap::new();
     for (name, option) in entries {
-        if name == "bootstrap.servers" || name == "metadata.broker.list" {
+        if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| *reserved == name) {
             reader.fault_of_key(
                 &option.key,
-                "the brokers are given twice",
-                "leave the option out; `brokers` says it",
+                format!("Millrace sets this option itself: {why}"),
+                "leave the option out",
             );
         }
         if let Some(value) = option.scalar(reader, "a text, number or truth value") {
