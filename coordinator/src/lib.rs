@@ -5,12 +5,15 @@
 //! from what is stored that nothing was lost or doubled.
 
 pub mod commit;
+pub mod election;
 pub mod engine;
+pub mod etcd;
 pub mod job;
 pub mod lake;
 pub mod ledger;
 pub mod quarantine;
 pub mod query;
+pub mod registry;
 mod report;
 pub mod split;
 pub mod verify;

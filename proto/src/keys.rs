@@ -8,6 +8,9 @@
 //! manifests/<batch>.json
 //! ledger/<sequence, 12 digits>.json
 //! ledger/head.json
+//! ledger/owner.json                              a cluster's ledger is in etcd: this tells which
+//! ledger/bodies/<digest>.json                    what is too large for etcd
+//! ledger/snapshots/<place, 12 digits>-<digest>.json   what etcd held before this place
 //! ```
 
 use crate::ids::{Attempt, BatchId};
@@ -76,6 +79,24 @@ pub fn ledger(sequence: u64) -> String {
 #[must_use]
 pub fn ledger_head() -> String {
     "ledger/head.json".to_owned()
+}
+
+/// Key of the object that tells which cluster's ledger the lake belongs to.
+#[must_use]
+pub fn ledger_owner() -> String {
+    "ledger/owner.json".to_owned()
+}
+
+/// Key of an append that is too large for etcd, by the digest of its bytes.
+#[must_use]
+pub fn ledger_body(digest: &str) -> String {
+    format!("ledger/bodies/{digest}.json")
+}
+
+/// Key of a segment of a snapshot: its end, and the digest of its bytes.
+#[must_use]
+pub fn ledger_snapshot(end: u64, digest: &str) -> String {
+    format!("ledger/snapshots/{end:012}-{digest}.json")
 }
 
 /// A partition value as one path segment: everything but letters, digits, `-`, `_` and `.` is

@@ -4,6 +4,7 @@ use std::fmt;
 
 use millrace_proto::ids::PipelineName;
 
+use crate::etcd::EtcdError;
 use crate::lake::LakeError;
 
 /// Why the ledger could not be read or written.
@@ -77,6 +78,52 @@ pub enum LedgerError {
     /// The store failed.
     #[error("the ledger could not be reached")]
     Lake(#[from] LakeError),
+    /// Etcd failed, or refuses.
+    #[error("the ledger could not be reached in etcd")]
+    Etcd(#[from] EtcdError),
+    /// No answer came: the append may stand or not. The handle takes no more; opening the ledger again tells.
+    #[error("whether the append at ledger entry {place} stands is not known; open the ledger again")]
+    Unknown {
+        /// The place.
+        place: u64,
+        /// The last failure; none when it came before.
+        #[source]
+        source: Option<EtcdError>,
+    },
+    /// Etcd is not in the state in which we left it.
+    #[error("etcd's key `{key}` is not as this leader left it; was etcd restored from an older backup?")]
+    Rewound {
+        /// The key.
+        key: String,
+    },
+    /// An object of a cluster's ledger that is not the one that etcd names.
+    #[error("the ledger's object `{key}` was changed: it is not the one that etcd names")]
+    Digest {
+        /// Its key.
+        key: String,
+    },
+    /// The lake's ledger is not in this etcd.
+    #[error(
+        "the lake `{url}` holds committed batches, but this etcd does not have its ledger; restore etcd from a backup, or use the etcd and the prefix that wrote it"
+    )]
+    Orphan {
+        /// The lake.
+        url: String,
+    },
+    /// An embedded run's lake.
+    #[error(
+        "the lake `{url}` keeps its own ledger, from `millrace run`; give the pipeline on the cluster a lake of its own"
+    )]
+    Embedded {
+        /// The lake.
+        url: String,
+    },
+    /// A cluster's lake.
+    #[error("the ledger of the lake `{url}` is kept by a cluster; name the pipeline, not its file")]
+    Cluster {
+        /// The lake.
+        url: String,
+    },
 }
 
 /// Why an append was refused.
@@ -104,7 +151,24 @@ impl LedgerError {
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Lake(_))
+        match self {
+            Self::Lake(_) => true,
+            Self::Etcd(error) => error.is_retryable(),
+            Self::Fenced { .. }
+            | Self::Foreign { .. }
+            | Self::Sequence { .. }
+            | Self::Damaged { .. }
+            | Self::Chain { .. }
+            | Self::Changed { .. }
+            | Self::Cut { .. }
+            | Self::Headless { .. }
+            | Self::Unknown { .. }
+            | Self::Rewound { .. }
+            | Self::Digest { .. }
+            | Self::Orphan { .. }
+            | Self::Embedded { .. }
+            | Self::Cluster { .. } => false,
+        }
     }
 
     /// Whether the ledger itself is not what we wrote.
@@ -116,8 +180,17 @@ impl LedgerError {
             | Self::Chain { .. }
             | Self::Changed { .. }
             | Self::Cut { .. }
-            | Self::Headless { .. } => true,
-            Self::Fenced { .. } | Self::Foreign { .. } | Self::Lake(_) => false,
+            | Self::Headless { .. }
+            | Self::Rewound { .. }
+            | Self::Digest { .. } => true,
+            Self::Fenced { .. }
+            | Self::Foreign { .. }
+            | Self::Lake(_)
+            | Self::Etcd(_)
+            | Self::Unknown { .. }
+            | Self::Orphan { .. }
+            | Self::Embedded { .. }
+            | Self::Cluster { .. } => false,
         }
     }
 }

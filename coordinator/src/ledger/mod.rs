@@ -8,6 +8,7 @@
 mod chain;
 pub mod embedded;
 mod error;
+pub mod etcd;
 mod state;
 
 use futures::future::BoxFuture;
