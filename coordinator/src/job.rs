@@ -403,6 +403,7 @@ impl Runner {
             watermark_us: self.ledger.state().newest_us,
             quarantine_date: Utc::now().format("%Y-%m-%d").to_string(),
             memory_bytes: self.options.memory_bytes / 2 / self.options.threads.max(1),
+            runner: None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! quarantine/date=2026-01-01/<batch>-<attempt>-<task>-<n>.parquet
 //! keys/hour=2026-01-01T05/<batch>-<attempt>-<task>-<n>.parquet
 //! quality/<batch>-<attempt>-<task>.state
+//! attempts/<batch>-<attempt>.json
 //! manifests/<batch>.json
 //! ledger/<sequence, 12 digits>.json
 //! ledger/head.json
@@ -24,11 +25,15 @@ pub struct TaskNames {
     pub attempt: Attempt,
     /// The task's number within the attempt.
     pub task: u32,
+    /// Tells runs of one task apart, where an engine may repeat a task within the attempt: letters and
+    /// digits. Empty where it does not.
+    pub run: String,
 }
 
 impl TaskNames {
     fn stem(&self) -> String {
-        format!("{}-{}-{}", self.batch, self.attempt, self.task)
+        let run = if self.run.is_empty() { "" } else { "x" };
+        format!("{}-{}-{}{run}{}", self.batch, self.attempt, self.task, self.run)
     }
 
     /// The `n`-th data file of one partition.
@@ -61,6 +66,12 @@ impl TaskNames {
     pub fn quality(&self) -> String {
         format!("quality/{}.state", self.stem())
     }
+}
+
+/// Key of the object that joins the reports of one attempt's tasks, until the manifest holds them.
+#[must_use]
+pub fn attempt(batch: &BatchId, attempt: Attempt) -> String {
+    format!("attempts/{batch}-{attempt}.json")
 }
 
 /// Key of a batch's manifest.

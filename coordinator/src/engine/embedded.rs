@@ -8,7 +8,7 @@ use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::TryStreamExt;
 use millrace_pipeline::dedup::KeyIndex;
-use millrace_pipeline::plan::Steps;
+use millrace_pipeline::plan::{Steps, Tools};
 use millrace_pipeline::sink::SinkSpec;
 use millrace_pipeline::source::Stores;
 use millrace_proto::manifest::TaskReport;
@@ -51,7 +51,7 @@ impl Embedded {
         let objects = splits.iter().map(|split| split.object.url.clone()).collect();
         let tasks = self.threads.clamp(1, splits.len().max(1));
         let queue = Arc::new(SplitQueue::new(splits.to_vec(), tasks));
-        let plan = self.steps.walk(queue, objects, &self.stores, &self.keys, sink)?;
+        let plan = self.steps.walk(queue, &self.tools(objects, sink))?;
         execute(plan, tasks, progress, stop).await
     }
 
@@ -68,8 +68,17 @@ impl Embedded {
         stop: &watch::Receiver<bool>,
     ) -> Result<Vec<TaskReport>, EngineError> {
         let tasks = chunks.properties().partitioning.partition_count();
-        let plan = self.steps.walk_chunks(chunks, objects, &self.keys, sink)?;
+        let plan = self.steps.walk_chunks(chunks, &self.tools(objects, sink))?;
         execute(plan, tasks, progress, stop).await
+    }
+
+    fn tools(&self, objects: Vec<String>, sink: SinkSpec) -> Tools {
+        Tools {
+            stores: Arc::clone(&self.stores),
+            keys: Arc::clone(&self.keys),
+            sink: Arc::new(sink),
+            objects,
+        }
     }
 }
 

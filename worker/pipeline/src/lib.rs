@@ -10,6 +10,7 @@
 //! The library reads no environment variable and no path of its own: configuration comes in as values.
 
 pub mod catalog;
+pub mod codec;
 pub mod decode;
 pub mod dedup;
 pub mod map;

@@ -2,15 +2,19 @@
 //!
 //! In one process no row moves between tasks: every task walks its own splits from end to end, and the
 //! tasks share the key index. Deduplication stands before masking then, so that losers are never masked.
+//! Across processes rows are exchanged by the hash of their key, after masking.
 
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
 
+use serde::{Deserialize, Serialize};
+
 use crate::decode::container::ContainerExec;
 use crate::decode::exec::DecodeExec;
 use crate::dedup::KeyIndex;
+use crate::dedup::compact::CompactExec;
 use crate::dedup::exec::DedupExec;
 use crate::dedup::key::KeyExec;
 use crate::map::exec::MapExec;
@@ -18,10 +22,10 @@ use crate::map::{MapError, MapPlan};
 use crate::privacy::exec::PrivacyExec;
 use crate::privacy::{Policy, PrivacyError};
 use crate::quality::{QualityError, QualityExec, QualityPlan, Suite, SuiteError, UniquenessExec};
-use crate::sink::{SinkExec, SinkSpec};
+use crate::sink::{CollectExec, SinkExec, SinkSpec};
 use crate::source::Stores;
 use crate::source::exec::{ScanExec, ScanOptions};
-use crate::spec::model::{Format, Pipeline};
+use crate::spec::model::{Dedup, DedupScope, Format, Pipeline};
 
 /// Why a pipeline cannot be run as it is.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +42,24 @@ pub enum PlanError {
     /// Masking.
     #[error("personal data cannot be protected")]
     Privacy(#[from] PrivacyError),
+    /// Repeated values are looked for after the exchange, where the column is masked already.
+    #[error(
+        "the suite looks for repeated values of `{column}`, which is masked before rows are exchanged between \
+         workers; use `dedup.scope: partition`, or look at a column without `pii`"
+    )]
+    MaskedUniqueness {
+        /// The column.
+        column: String,
+    },
     /// An operator refused its input.
     #[error("the steps do not fit together")]
     Steps(#[from] DataFusionError),
+}
+
+impl From<PlanError> for DataFusionError {
+    fn from(error: PlanError) -> Self {
+        Self::External(Box::new(error))
+    }
 }
 
 /// Everything about a pipeline that stays the same from batch to batch.
@@ -78,21 +97,18 @@ impl Steps {
         })
     }
 
-    /// The walk of one attempt: `splits` yields split descriptors (`source::split_schema`), each task of
-    /// the result returns its report.
+    /// The walk of one attempt in this process: `splits` yields split descriptors
+    /// (`source::split_schema`), each task of the result returns its report.
     ///
     /// # Errors
     /// When an operator refuses its input.
     pub fn walk(
         &self,
         splits: Arc<dyn ExecutionPlan>,
-        objects: Vec<String>,
-        stores: &Arc<Stores>,
-        keys: &Arc<KeyIndex>,
-        sink: SinkSpec,
+        tools: &Tools,
     ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
-        let decoded = self.decoded(splits, stores);
-        self.after_decode(decoded, objects, keys, sink)
+        let steps = [Step::Scan].into_iter().chain(self.in_process());
+        steps.fold(Ok(splits), |input, step| self.step(step, input?, tools))
     }
 
     /// The same from raw chunks (`rows::chunk_schema`) on, for records that are read a second time.
@@ -102,60 +118,153 @@ impl Steps {
     pub fn walk_chunks(
         &self,
         chunks: Arc<dyn ExecutionPlan>,
-        objects: Vec<String>,
-        keys: &Arc<KeyIndex>,
-        sink: SinkSpec,
+        tools: &Tools,
     ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
-        let decoded = Arc::new(DecodeExec::new(chunks, Arc::clone(self.map.decode_plan())));
-        self.after_decode(decoded, objects, keys, sink)
+        self.in_process()
+            .into_iter()
+            .fold(Ok(chunks), |input, step| self.step(step, input?, tools))
     }
 
-    fn decoded(&self, splits: Arc<dyn ExecutionPlan>, stores: &Arc<Stores>) -> Arc<dyn ExecutionPlan> {
+    /// The steps after the scan where the tasks share the key index: no row moves.
+    fn in_process(&self) -> Vec<Step> {
+        let mut steps = vec![Step::Decode, Step::Map, Step::Quality];
+        if self.pipeline.dedup.is_some() {
+            steps.extend([Step::Key, Step::Dedup]);
+        }
+        if self.quality.has_uniqueness() {
+            steps.push(Step::Uniqueness);
+        }
+        steps.extend([Step::Privacy, Step::Sink]);
+        steps
+    }
+
+    /// The steps across processes: what comes before the exchange, and what after. Without an exchange
+    /// the second list is empty.
+    ///
+    /// Masking comes before the exchange, so that no shuffle file holds clear personal data; the key's
+    /// hash is taken from the clear values before. Where the producer keeps equal keys together
+    /// (`scope: partition`) or nothing is deduplicated, no row moves.
+    ///
+    /// # Errors
+    /// When the suite looks for repeated values of a column that is masked before the exchange.
+    pub fn across_processes(&self) -> Result<(Vec<Step>, Vec<Step>), PlanError> {
+        let exchanged = |dedup: &Dedup| dedup.scope == DedupScope::Global;
+        let mut before = vec![Step::Scan];
+        if !self.pipeline.dedup.as_ref().is_some_and(exchanged) {
+            before.extend(self.in_process());
+            return Ok((before, Vec::new()));
+        }
+        if let Some(column) = self.quality.masked_uniqueness() {
+            return Err(PlanError::MaskedUniqueness { column });
+        }
+        before.extend([
+            Step::Decode,
+            Step::Map,
+            Step::Quality,
+            Step::Key,
+            Step::Privacy,
+            Step::Compact,
+        ]);
+        let mut after = vec![Step::Dedup];
+        if self.quality.has_uniqueness() {
+            after.push(Step::Uniqueness);
+        }
+        after.push(Step::Sink);
+        Ok((before, after))
+    }
+
+    /// One step over the one before it.
+    ///
+    /// # Errors
+    /// When the operator refuses its input.
+    pub fn step(
+        &self,
+        step: Step,
+        input: Arc<dyn ExecutionPlan>,
+        tools: &Tools,
+    ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
+        let pipeline = &self.pipeline;
         let decode = self.map.decode_plan();
-        match self.pipeline.source.format() {
-            Format::Json => {
-                let record_bytes_max = self.pipeline.limits.record_bytes;
+        let lines = pipeline.source.format() == Format::Json;
+        Ok(match step {
+            Step::Scan if lines => {
                 let options = ScanOptions {
-                    record_bytes_max,
+                    record_bytes_max: pipeline.limits.record_bytes,
                     ..ScanOptions::default()
                 };
-                let chunks = Arc::new(ScanExec::new(splits, Arc::clone(stores), options));
-                Arc::new(DecodeExec::new(chunks, Arc::clone(decode)))
+                Arc::new(ScanExec::new(input, Arc::clone(&tools.stores), options))
             }
-            format @ (Format::Csv | Format::Avro | Format::Parquet) => Arc::new(ContainerExec::new(
-                splits,
-                Arc::clone(stores),
+            // Other formats are read and decoded by one operator.
+            Step::Scan => Arc::new(ContainerExec::new(
+                input,
+                Arc::clone(&tools.stores),
                 Arc::clone(decode),
-                format,
+                pipeline.source.format(),
             )),
-        }
+            Step::Decode if lines => Arc::new(DecodeExec::new(input, Arc::clone(decode))),
+            Step::Decode => input,
+            Step::Map => Arc::new(MapExec::new(input, Arc::clone(&self.map))),
+            Step::Quality => Arc::new(QualityExec::new(input, self.judge(tools)?)),
+            Step::Key => {
+                let key = pipeline.dedup.iter().flat_map(|dedup| &dedup.key);
+                let key = key.filter_map(|name| Some(pipeline.column(name)?.0)).collect();
+                Arc::new(KeyExec::new(input, key))
+            }
+            Step::Dedup => {
+                let time = pipeline.column(&pipeline.partition.time).map_or(0, |(i, _)| i);
+                Arc::new(DedupExec::new(input, Arc::clone(&tools.keys), time))
+            }
+            Step::Uniqueness => Arc::new(UniquenessExec::new(input, self.judge(tools)?)),
+            Step::Privacy => Arc::new(PrivacyExec::new(input, Arc::clone(&self.policy))),
+            Step::Compact => Arc::new(CompactExec::new(input)),
+            Step::Sink => Arc::new(SinkExec::new(input, Arc::clone(&tools.sink))),
+            Step::Collect => Arc::new(CollectExec::new(input, Arc::clone(&tools.sink))),
+        })
     }
 
-    fn after_decode(
-        &self,
-        decoded: Arc<dyn ExecutionPlan>,
-        objects: Vec<String>,
-        keys: &Arc<KeyIndex>,
-        sink: SinkSpec,
-    ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
-        let quality = QualityPlan::new(&self.pipeline, self.suite.as_ref(), Arc::clone(&self.policy))?;
-        let quality = Arc::new(quality.with_objects(objects));
-        let mapped = Arc::new(MapExec::new(decoded, Arc::clone(&self.map)));
-        let mut rows: Arc<dyn ExecutionPlan> = Arc::new(QualityExec::new(mapped, Arc::clone(&quality)));
-        if let Some(dedup) = &self.pipeline.dedup {
-            let column = |name: &String| self.pipeline.column(name).map(|(i, _)| i);
-            let key: Vec<usize> = dedup.key.iter().filter_map(column).collect();
-            let time = self
-                .pipeline
-                .column(&self.pipeline.partition.time)
-                .map_or(0, |(i, _)| i);
-            rows = Arc::new(KeyExec::new(rows, key));
-            rows = Arc::new(DedupExec::new(rows, Arc::clone(keys), time));
-        }
-        if quality.has_uniqueness() {
-            rows = Arc::new(UniquenessExec::new(rows, quality));
-        }
-        rows = Arc::new(PrivacyExec::new(rows, Arc::clone(&self.policy)));
-        Ok(Arc::new(SinkExec::new(rows, Arc::new(sink))))
+    fn judge(&self, tools: &Tools) -> Result<Arc<QualityPlan>, PlanError> {
+        let plan = QualityPlan::new(&self.pipeline, self.suite.as_ref(), Arc::clone(&self.policy))?;
+        Ok(Arc::new(plan.with_objects(tools.objects.clone())))
     }
+}
+
+/// A step of the walk, by name: what stands for an operator where plans travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Splits to chunks of lines (for formats that are not lines: to decoded rows).
+    Scan,
+    /// Chunks to columns.
+    Decode,
+    /// The old format to the table's columns.
+    Map,
+    /// Verdicts: takes rows out.
+    Quality,
+    /// Hashes the dedup key.
+    Key,
+    /// Drops repeats.
+    Dedup,
+    /// Looks for repeated values.
+    Uniqueness,
+    /// Masks.
+    Privacy,
+    /// Copies what views borrow, before rows leave the process.
+    Compact,
+    /// Writes files, gives a report.
+    Sink,
+    /// Joins the reports of all tasks into one object.
+    Collect,
+}
+
+/// What the steps of one attempt work with, beside the pipeline.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// Where input is read.
+    pub stores: Arc<Stores>,
+    /// Keys committed and claimed.
+    pub keys: Arc<KeyIndex>,
+    /// Where output is written.
+    pub sink: Arc<SinkSpec>,
+    /// The input objects by split index, for the origins of quarantined records.
+    pub objects: Vec<String>,
 }

@@ -6,12 +6,12 @@
 //! the files one row group at a time.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 
+use super::compact::compacted;
 use super::files::join;
 use super::grouping::{Columns, hour_of};
 use super::{DedupError, KeyIndex};
@@ -85,19 +85,6 @@ impl Settled {
         let kept = BooleanArray::new(self.kept.clone(), None);
         Ok(filter_record_batch(&self.batch, &kept)?)
     }
-}
-
-/// Copies the bytes that the batch's views point to, so that a few held rows do not keep the whole
-/// input in memory.
-fn compacted(batch: &RecordBatch) -> Result<RecordBatch, DedupError> {
-    let columns = batch
-        .columns()
-        .iter()
-        .map(|column| match column.as_string_view_opt() {
-            Some(texts) => Arc::new(texts.gc()) as ArrayRef,
-            None => Arc::clone(column),
-        });
-    Ok(RecordBatch::try_new(batch.schema(), columns.collect())?)
 }
 
 /// Marks in `found` which of the sorted `keys` from `next` on stand in the sorted `piece`; returns where

@@ -163,8 +163,13 @@ impl Task {
     }
 }
 
+/// The engine repeats a task only after an I/O error, so what may pass by itself becomes one.
 fn external(error: DedupError) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
+    if error.is_retryable() {
+        DataFusionError::IoError(std::io::Error::other(error))
+    } else {
+        DataFusionError::External(Box::new(error))
+    }
 }
 
 impl DisplayAs for DedupExec {

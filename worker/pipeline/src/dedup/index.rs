@@ -6,6 +6,10 @@
 //! rows that win a claim are held back by the operator until its input ends, and then compared with the
 //! hour's files in one pass over both (see `deferred`).
 //!
+//! Across processes a batch's tasks share nothing, and a task that is repeated must not meet its own claims:
+//! there each task claims in an index of its own, a [`KeyIndex::layer`] over the process's index of what
+//! is committed, which nobody claims in.
+//!
 //! Memory is bounded by `memory_bytes` for committed keys. The claims of the batch at work come on top
 //! where they alone exceed it: they exist nowhere else, and the planner bounds a batch.
 
@@ -34,8 +38,19 @@ pub struct KeyIndex {
     store: Arc<dyn ObjectStore>,
     root: Path,
     memory_bytes: usize,
+    /// What is committed, for an index that holds one task's claims only.
+    below: Option<Below>,
+    /// One at a time learns: whoever comes second finds the keys of the first in place.
+    learning: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     turn: AtomicUsize,
+}
+
+/// A process's index of what is committed, and the files that it must know first.
+struct Below {
+    index: Arc<KeyIndex>,
+    files: Vec<KeyFile>,
+    learnt: OnceCell<()>,
 }
 
 #[derive(Default)]
@@ -52,6 +67,8 @@ struct State {
 struct Entry {
     files: Vec<KeyFile>,
     hour: Arc<OnceCell<Arc<Hour>>>,
+    /// The hour once every file that was known then is in it: later files must be added to it.
+    resident: Option<Arc<Hour>>,
     bytes: usize,
     used: u64,
     /// Opened by the batch at work, so that there may be claims that no file holds yet.
@@ -63,6 +80,8 @@ pub(super) struct Hour {
     set: KeySet,
     /// The set holds this batch's claims only.
     deferred: bool,
+    /// The committed keys, where they are kept apart from the claims.
+    below: Option<Arc<Hour>>,
 }
 
 /// What becomes of a row.
@@ -93,11 +112,71 @@ impl KeyIndex {
             store,
             root,
             memory_bytes,
+            below: None,
+            learning: tokio::sync::Mutex::default(),
             state: Mutex::default(),
             turn: AtomicUsize::new(0),
         };
         index.state.lock().add_files(&files);
         index
+    }
+
+    /// An index for the claims of one task, over what `committed` knows once it has learnt of `files`.
+    /// Nothing that is claimed in it reaches `committed`.
+    #[must_use]
+    pub fn layer(committed: Arc<Self>, files: Vec<KeyFile>) -> Self {
+        Self {
+            store: Arc::clone(&committed.store),
+            root: committed.root.clone(),
+            memory_bytes: committed.memory_bytes,
+            below: Some(Below {
+                index: committed,
+                files,
+                learnt: OnceCell::new(),
+            }),
+            learning: tokio::sync::Mutex::default(),
+            state: Mutex::default(),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes in the key files that are committed by now; those that it knows already are passed over. An
+    /// hour that is in memory takes in the keys of its new files.
+    ///
+    /// # Errors
+    /// When a file cannot be read; it is then read when it is needed.
+    async fn learn(&self, files: &[KeyFile]) -> Result<(), DedupError> {
+        let _learning = self.learning.lock().await;
+        let mut resident: HashMap<i64, (Arc<Hour>, Vec<KeyFile>)> = HashMap::new();
+        {
+            let mut state = self.state.lock();
+            for file in files {
+                let entry = state.hours.entry(file.hour).or_default();
+                if entry.files.iter().any(|known| known.object.key == file.object.key) {
+                    continue;
+                }
+                entry.files.push(file.clone());
+                if let Some(hour) = &entry.resident {
+                    let (_, new) = resident
+                        .entry(file.hour)
+                        .or_insert_with(|| (Arc::clone(hour), Vec::new()));
+                    new.push(file.clone());
+                }
+            }
+        }
+        for (number, (hour, new)) in resident {
+            if hour.deferred {
+                continue;
+            }
+            match self.read_into(&hour.set, &new).await {
+                Ok(grown) => self.state.lock().grow(number, grown, self.memory_bytes),
+                Err(error) => {
+                    self.state.lock().forget(number);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The batch at work is committed with these key files: its claims last, and its hours may be
@@ -148,11 +227,8 @@ impl KeyIndex {
         // Each batch starts with another shard, so that tasks do not queue for the same one.
         let turn = self.turn.fetch_add(11, Ordering::Relaxed);
         for (slot, hour) in hours.iter().enumerate() {
-            let first = if hour.deferred {
-                Verdict::Hold
-            } else {
-                Verdict::Keep
-            };
+            let deferred = hour.below.as_ref().map_or(hour.deferred, |below| below.deferred);
+            let first = if deferred { Verdict::Hold } else { Verdict::Keep };
             let mut grown = 0;
             for shard in (0..SHARDS).map(|shard| (shard + turn) % SHARDS) {
                 let range = groups.range(slot, shard);
@@ -160,6 +236,15 @@ impl KeyIndex {
                     continue;
                 }
                 let rows = &groups.rows[range.clone()];
+                if let Some(below) = hour.below.as_ref().filter(|below| !below.deferred) {
+                    let (keys, rows) = below.set.unknown(shard, &groups.keys[range], rows, |row| {
+                        verdicts[row as usize] = Verdict::Duplicate;
+                    });
+                    grown += hour.set.claim(shard, &keys, |i, new| {
+                        verdicts[rows[i] as usize] = if new { first } else { Verdict::Duplicate };
+                    });
+                    continue;
+                }
                 grown += hour.set.claim(shard, &groups.keys[range], |i, new| {
                     verdicts[rows[i] as usize] = if new { first } else { Verdict::Duplicate };
                 });
@@ -175,7 +260,8 @@ impl KeyIndex {
 
     /// Which of the sorted keys the hour's committed files hold.
     pub(super) async fn committed(&self, hour: i64, keys: &[u128]) -> Result<Vec<bool>, DedupError> {
-        let files = self
+        let index = self.below.as_ref().map_or(self, |below| &below.index);
+        let files = index
             .state
             .lock()
             .hours
@@ -194,12 +280,21 @@ impl KeyIndex {
     }
 
     async fn open(&self, hour: i64) -> Result<Arc<Hour>, DedupError> {
+        self.open_as(hour, true).await
+    }
+
+    /// The same for readers: the hour may be forgotten at any time, those who hold it keep it.
+    async fn open_shared(&self, hour: i64) -> Result<Arc<Hour>, DedupError> {
+        self.open_as(hour, false).await
+    }
+
+    async fn open_as(&self, hour: i64, claimed: bool) -> Result<Arc<Hour>, DedupError> {
         let cell = {
             let mut state = self.state.lock();
             state.clock += 1;
             let used = state.clock;
             let entry = state.hours.entry(hour).or_default();
-            (entry.used, entry.claimed) = (used, true);
+            (entry.used, entry.claimed) = (used, entry.claimed || claimed);
             Arc::clone(&entry.hour)
         };
         let loaded = cell.get_or_try_init(|| self.load(hour)).await?;
@@ -207,6 +302,16 @@ impl KeyIndex {
     }
 
     async fn load(&self, hour: i64) -> Result<Arc<Hour>, DedupError> {
+        if let Some(Below { index, files, learnt }) = &self.below {
+            learnt.get_or_try_init(|| index.learn(files)).await?;
+            let below = Some(Box::pin(index.open_shared(hour)).await?);
+            let set = KeySet::with_capacity(0);
+            return Ok(Arc::new(Hour {
+                set,
+                deferred: false,
+                below,
+            }));
+        }
         let (files, reserved) = {
             let mut state = self.state.lock();
             let files = state
@@ -220,17 +325,32 @@ impl KeyIndex {
             return Ok(Arc::new(Hour {
                 set: KeySet::with_capacity(0),
                 deferred: true,
+                below: None,
             }));
         };
-        let set = KeySet::with_capacity(keys);
-        match self.read_into(&set, &files).await {
-            Ok(grown) => {
-                self.state.lock().grow(hour, grown, self.memory_bytes);
-                Ok(Arc::new(Hour { set, deferred: false }))
+        let hour_set = Arc::new(Hour {
+            set: KeySet::with_capacity(keys),
+            deferred: false,
+            below: None,
+        });
+        let mut read = 0;
+        let mut unread = files;
+        loop {
+            match self.read_into(&hour_set.set, &unread).await {
+                Ok(grown) => self.state.lock().grow(hour, grown, self.memory_bytes),
+                Err(error) => {
+                    self.state.lock().release(hour);
+                    return Err(error);
+                }
             }
-            Err(error) => {
-                self.state.lock().release(hour);
-                Err(error)
+            read += unread.len();
+            let mut state = self.state.lock();
+            let entry = state.hours.entry(hour).or_default();
+            // Files that came while these were read.
+            unread = entry.files.get(read..).unwrap_or_default().to_vec();
+            if unread.is_empty() {
+                entry.resident = Some(Arc::clone(&hour_set));
+                return Ok(hour_set);
             }
         }
     }
@@ -277,6 +397,12 @@ impl State {
         Some(keys)
     }
 
+    fn forget(&mut self, hour: i64) {
+        if let Some(entry) = self.hours.get_mut(&hour) {
+            self.bytes -= entry.forget();
+        }
+    }
+
     fn release(&mut self, hour: i64) {
         if let Some(entry) = self.hours.get_mut(&hour) {
             self.bytes -= std::mem::take(&mut entry.bytes);
@@ -308,6 +434,7 @@ impl Entry {
     /// Drops the set; its files bring it back. Returns the bytes freed.
     fn forget(&mut self) -> usize {
         self.hour = Arc::default();
+        self.resident = None;
         std::mem::take(&mut self.bytes)
     }
 }

@@ -84,6 +84,34 @@ impl KeySet {
         grown
     }
 
+    /// Which of some keys, all of one shard, the set does not hold, with the row of each; `known` is told
+    /// the rows of the others.
+    pub(super) fn unknown(
+        &self,
+        shard: usize,
+        keys: &[u128],
+        rows: &[u32],
+        mut known: impl FnMut(u32),
+    ) -> (Vec<u128>, Vec<u32>) {
+        let shard = self.shards[shard].lock();
+        if shard.keys == 0 {
+            return (keys.to_vec(), rows.to_vec());
+        }
+        let mut unknown = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
+        for (keys, rows) in keys.chunks(CHUNK).zip(rows.chunks(CHUNK)) {
+            shard.touch(keys);
+            for (key, row) in keys.iter().zip(rows) {
+                if shard.holds(*key) {
+                    known(*row);
+                } else {
+                    unknown.0.push(*key);
+                    unknown.1.push(*row);
+                }
+            }
+        }
+        unknown
+    }
+
     /// Adds sorted keys, as a key file holds them.
     pub(super) fn load(&self, keys: &[u128]) -> usize {
         keys.chunk_by(|a, b| shard_of((a >> 64) as u64) == shard_of((b >> 64) as u64))
@@ -135,6 +163,23 @@ impl Shard {
             seen ^= self.buckets[self.home(*key)].0[0] as u64;
         }
         std::hint::black_box(seen);
+    }
+
+    #[inline]
+    fn holds(&self, key: u128) -> bool {
+        let key = if key == EMPTY { ZERO } else { key };
+        let mut at = self.home(key);
+        loop {
+            for slot in &self.buckets[at].0 {
+                if *slot == key {
+                    return true;
+                }
+                if *slot == EMPTY {
+                    return false;
+                }
+            }
+            at = if at + 1 == self.buckets.len() { 0 } else { at + 1 };
+        }
     }
 
     /// Adds a key; says whether it was new. There is always a free slot: see [`Self::buckets_for`].

@@ -102,11 +102,21 @@ impl Lake {
 
     /// Runs one attempt: a task for each list of batches, all at once.
     async fn attempt(&self, tasks: &[Vec<RecordBatch>]) -> Outcome {
+        self.attempt_in(&self.index, tasks).await
+    }
+
+    /// The same with the claims in an index of their own, as across processes.
+    async fn attempt_apart(&self, tasks: &[Vec<RecordBatch>]) -> Outcome {
+        let layer = KeyIndex::layer(Arc::clone(&self.index), self.files.clone());
+        self.attempt_in(&Arc::new(layer), tasks).await
+    }
+
+    async fn attempt_in(&self, index: &Arc<KeyIndex>, tasks: &[Vec<RecordBatch>]) -> Outcome {
         let schema = rows::event_schema(&table(), false);
         let source = MemorySourceConfig::try_new_exec(tasks, schema, None).unwrap();
         let keyed = Arc::new(KeyExec::new(source, vec![0]));
         assert_eq!(keyed.schema(), rows::event_schema(&table(), true));
-        let plan: Arc<dyn ExecutionPlan> = Arc::new(DedupExec::new(keyed, Arc::clone(&self.index), 1));
+        let plan: Arc<dyn ExecutionPlan> = Arc::new(DedupExec::new(keyed, Arc::clone(index), 1));
         let partitions = plan.output_partitioning().partition_count();
         let running: Vec<_> = (0..partitions)
             .map(|partition| {
@@ -122,6 +132,12 @@ impl Lake {
     }
 
     async fn commit(&mut self, outcome: &mut Outcome) {
+        let files = self.write_keys(outcome).await;
+        self.index.commit(&files);
+        self.files.extend(files);
+    }
+
+    async fn write_keys(&self, outcome: &mut Outcome) -> Vec<KeyFile> {
         let mut files = Vec::new();
         for keys in &mut outcome.keys {
             for (hour, keys) in keys {
@@ -140,8 +156,7 @@ impl Lake {
                 files.push(KeyFile { object, hour: *hour });
             }
         }
-        self.index.commit(&files);
-        self.files.extend(files);
+        files
     }
 
     async fn run(&mut self, tasks: &[Vec<RecordBatch>]) -> Outcome {
@@ -296,6 +311,33 @@ proptest! {
                     }
                     Step::Reopen => lake.reopen(),
                 }
+            }
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Across processes a task that failed is repeated, and batches that other processes committed are
+    /// learnt of: each attempt claims apart, so it never meets its own claims or those of a dead one.
+    #[test]
+    fn a_repeated_task_meets_only_what_is_committed(
+        lists in proptest::collection::vec(proptest::collection::vec(proptest::collection::vec(any_event(), 0..40), 1..4), 1..6),
+        memory_bytes in prop_oneof![Just(0_usize), Just(5_000), Just(1 << 30)],
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        runtime.block_on(async {
+            let mut lake = Lake::new(memory_bytes);
+            let mut seen = Seen::default();
+            for list in lists {
+                let events: Vec<Event> = list.iter().flatten().cloned().collect();
+                let tasks = batches(&[list]);
+                lake.attempt_apart(&tasks).await; // died before its batch was committed
+                let mut outcome = lake.attempt_apart(&tasks).await;
+                seen.check(&events, &outcome);
+                let files = lake.write_keys(&mut outcome).await;
+                lake.files.extend(files);
             }
         });
     }

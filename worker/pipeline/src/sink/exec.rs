@@ -17,6 +17,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
 };
 use futures::StreamExt;
+use millrace_proto::keys::TaskNames;
 
 use super::SinkSpec;
 use super::report::report_schema;
@@ -54,6 +55,30 @@ impl SinkExec {
     #[must_use]
     pub fn spec(&self) -> &Arc<SinkSpec> {
         &self.spec
+    }
+}
+
+/// What the task calls its objects. An engine across processes says which run of which task this is
+/// (`TID job/stage.attempt/task.attempt`): a run that was taken for dead may still write, so every run has
+/// names of its own (invariant 3).
+fn task_names(spec: &SinkSpec, partition: u32, engine_task: Option<&str>) -> TaskNames {
+    let (task, run) = match (&spec.runner, engine_task) {
+        (Some(runner), Some(identity)) => {
+            let task = identity
+                .rsplit('/')
+                .next()
+                .and_then(|task| task.split('.').next()?.parse().ok());
+            let run = blake3::hash(format!("{runner} {identity} {partition}").as_bytes());
+            let run = run.to_hex().chars().take(8).collect();
+            (task.unwrap_or(partition), run)
+        }
+        _ => (partition, String::new()),
+    };
+    TaskNames {
+        batch: spec.batch.clone(),
+        attempt: spec.attempt,
+        task: spec.first_task + task,
+        run,
     }
 }
 
@@ -116,11 +141,12 @@ impl ExecutionPlan for SinkExec {
         let Ok(number) = u32::try_from(partition) else {
             return internal_err!("SinkExec: partition {partition} has no task number");
         };
+        let names = task_names(&self.spec, number, context.task_id().as_deref());
         let mut input = self.input.execute(partition, context)?;
         let spec = Arc::clone(&self.spec);
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let report = futures::stream::once(async move {
-            let mut task = TaskSink::new(spec, number, input.schema())?;
+            let mut task = TaskSink::new(spec, names, input.schema())?;
             while let Some(batch) = input.next().await {
                 let batch = batch?;
                 let compute = metrics.elapsed_compute().clone();

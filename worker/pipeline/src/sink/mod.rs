@@ -9,6 +9,7 @@
 //! input's buffers into compact columns, and when the task ends (or memory or a file is full) sorts a
 //! partition by event time and makes it a file, which `upload` puts.
 
+mod collect;
 mod encode;
 mod error;
 pub mod exec;
@@ -28,6 +29,7 @@ use millrace_proto::ids::{Attempt, BatchId};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
+pub use collect::{CollectExec, read_reports};
 pub use encode::EncodeError;
 pub use error::SinkError;
 pub use exec::SinkExec;
@@ -69,6 +71,9 @@ pub struct SinkSpec {
     pub quarantine_date: String,
     /// Memory that one task may hold in buffered events.
     pub memory_bytes: usize,
+    /// Who runs the task, where an engine may repeat it elsewhere: goes into the names of its objects, so
+    /// that two runs of one task never share one. None where tasks run once.
+    pub runner: Option<String>,
 }
 
 #[cfg(test)]

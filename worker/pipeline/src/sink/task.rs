@@ -79,13 +79,8 @@ pub(super) struct TaskSink {
 }
 
 impl TaskSink {
-    /// A task for partition `partition` of the plan.
-    pub(super) fn new(spec: Arc<SinkSpec>, partition: u32, input: SchemaRef) -> Result<Self, SinkError> {
-        let names = TaskNames {
-            batch: spec.batch.clone(),
-            attempt: spec.attempt,
-            task: spec.first_task + partition,
-        };
+    /// A task that calls its objects by `names`.
+    pub(super) fn new(spec: Arc<SinkSpec>, names: TaskNames, input: SchemaRef) -> Result<Self, SinkError> {
         let lateness = i64::try_from(spec.partition.lateness_seconds)
             .unwrap_or(i64::MAX)
             .saturating_mul(1_000_000);

@@ -180,6 +180,7 @@ fn spec(lake: Arc<dyn ObjectStore>) -> SinkSpec {
         watermark_us: None,
         quarantine_date: "2026-01-02".to_owned(),
         memory_bytes: 1 << 30,
+        runner: None,
     }
 }
 

@@ -1,0 +1,62 @@
+//! What a process must know to take part in an attempt.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use millrace_proto::ids::{Attempt, BatchId};
+use serde::{Deserialize, Serialize};
+
+use crate::spec::model::Pipeline;
+use crate::spec::{self, Report};
+
+/// A pipeline as it was applied: its text, secrets left out, and the files that it names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineText {
+    /// What faults call the file.
+    pub file: String,
+    /// The folder that relative paths start from.
+    pub folder: PathBuf,
+    /// The file's text.
+    pub text: String,
+    /// Text files that it names (suites), by the path that it names them with.
+    pub files: BTreeMap<String, String>,
+}
+
+impl PipelineText {
+    /// Reads the pipeline; `env` fills in `${env:NAME}`.
+    ///
+    /// # Errors
+    /// A report with every fault.
+    pub fn load(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Pipeline, Report> {
+        let read = |path: &Path| {
+            let named = path.strip_prefix(&self.folder).unwrap_or(path);
+            let found = self.files.iter().find(|(name, _)| {
+                let name = Path::new(name);
+                name == named || name.strip_prefix(".").is_ok_and(|name| name == named) || name == path
+            });
+            found
+                .map(|(_, text)| text.clone())
+                .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))
+        };
+        spec::load(&self.text, &self.file, &self.folder, env, &read)
+    }
+}
+
+/// One attempt, as every process that takes part in it must see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptSpec {
+    /// The pipeline.
+    pub pipeline: PipelineText,
+    /// Decides about masking.
+    pub environment: Option<String>,
+    /// The batch.
+    pub batch: BatchId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Newest event time committed before, microseconds since 1970 UTC.
+    pub watermark_us: Option<i64>,
+    /// Day of the batch, `YYYY-MM-DD`.
+    pub quarantine_date: String,
+}

@@ -1,0 +1,219 @@
+//! An operator that knows how to be made again elsewhere.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{Distribution, PhysicalExpr};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::metrics::MetricsSet;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
+    ReplaceChildrenOptions,
+};
+use futures::StreamExt;
+
+use super::{AttemptSpec, Extra, Prepared, Workplace};
+use crate::dedup::KeyIndex;
+use crate::plan::{PlanError, Step, Tools};
+use crate::rows::{KEY_HIGH, KEY_LOW};
+
+/// An operator of the walk, its step's name and its attempt.
+#[derive(Debug)]
+pub struct Travelling {
+    operator: Arc<dyn ExecutionPlan>,
+    step: Step,
+    attempt: Arc<AttemptSpec>,
+    extra: Extra,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Travelling {
+    /// Its step.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
+    /// Its attempt.
+    #[must_use]
+    pub fn attempt(&self) -> &AttemptSpec {
+        &self.attempt
+    }
+
+    /// What it needs beside.
+    #[must_use]
+    pub fn extra(&self) -> &Extra {
+        &self.extra
+    }
+}
+
+/// Makes the operator of a step.
+pub(super) fn make(
+    step: Step,
+    attempt: &Arc<AttemptSpec>,
+    extra: Extra,
+    input: Arc<dyn ExecutionPlan>,
+    prepared: &Prepared,
+    workplace: &Workplace,
+) -> Result<Travelling, PlanError> {
+    let keys = KeyIndex::layer(Arc::clone(&prepared.keys), extra.keys.clone());
+    let tools = Tools {
+        stores: Arc::clone(&prepared.stores),
+        keys: Arc::new(keys),
+        sink: Arc::new(workplace.sink(prepared, attempt)),
+        objects: extra.objects.clone(),
+    };
+    Ok(Travelling {
+        operator: prepared.steps.step(step, input, &tools)?,
+        step,
+        attempt: Arc::clone(attempt),
+        extra,
+        cancelled: workplace.cancelled(),
+    })
+}
+
+/// The plan of one attempt across processes: `splits` has one partition for each task of the first stage;
+/// after an exchange there are `buckets` tasks.
+///
+/// ```text
+/// Collect <- Coalesce <- Sink <- Dedup <- Repartition(hash of key) <- Privacy <- ... <- Scan <- splits
+/// ```
+///
+/// # Errors
+/// When the pipeline cannot be planned so.
+pub fn assemble(
+    splits: Arc<dyn ExecutionPlan>,
+    buckets: usize,
+    attempt: AttemptSpec,
+    objects: &[String],
+    keys: &[millrace_proto::manifest::KeyFile],
+    prepared: &Prepared,
+    workplace: &Workplace,
+) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
+    let attempt = Arc::new(attempt);
+    let add = |step: Step, input: Arc<dyn ExecutionPlan>| -> Result<Arc<dyn ExecutionPlan>, PlanError> {
+        let extra = match step {
+            Step::Quality => Extra {
+                objects: objects.to_vec(),
+                ..Extra::default()
+            },
+            Step::Dedup => Extra {
+                keys: keys.to_vec(),
+                ..Extra::default()
+            },
+            _ => Extra::default(),
+        };
+        Ok(Arc::new(make(step, &attempt, extra, input, prepared, workplace)?))
+    };
+    let (before, after) = prepared.steps.across_processes()?;
+    let mut plan = splits;
+    for step in before {
+        plan = add(step, plan)?;
+    }
+    if !after.is_empty() {
+        let schema = plan.schema();
+        let key = [KEY_HIGH, KEY_LOW].map(|name| {
+            Column::new_with_schema(name, &schema).map(|column| Arc::new(column) as Arc<dyn PhysicalExpr>)
+        });
+        let key = key.into_iter().collect::<Result<Vec<_>>>()?;
+        plan = Arc::new(RepartitionExec::try_new(plan, Partitioning::Hash(key, buckets))?);
+        for step in after {
+            plan = add(step, plan)?;
+        }
+    }
+    plan = Arc::new(CoalescePartitionsExec::new(plan));
+    add(Step::Collect, plan)
+}
+
+impl DisplayAs for Travelling {
+    fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.operator.fmt_as(t, f)
+    }
+}
+
+impl ExecutionPlan for Travelling {
+    fn name(&self) -> &str {
+        self.operator.name()
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.operator.schema()
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.operator.properties()
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        self.operator.children()
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        self.operator.required_input_distribution()
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        self.operator.apply_expressions(visit)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self {
+            operator: Arc::clone(&self.operator).replace_children(children, options)?,
+            step: self.step,
+            attempt: Arc::clone(&self.attempt),
+            extra: self.extra.clone(),
+            cancelled: Arc::clone(&self.cancelled),
+        }))
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(
+            children,
+            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
+        )
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let rows = self.operator.execute(partition, context)?;
+        // Where input enters a process: an engine's own cancelling leaves tasks running.
+        if !matches!(self.step, Step::Scan | Step::Dedup) {
+            return Ok(rows);
+        }
+        let cancelled = Arc::clone(&self.cancelled);
+        let schema = rows.schema();
+        let checked = rows.map(move |batch| {
+            if cancelled.load(Ordering::Relaxed) {
+                let gone = "the task was given up: its leader is gone";
+                return Err(DataFusionError::Execution(gone.to_owned()));
+            }
+            batch
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, checked)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        self.operator.metrics()
+    }
+}

@@ -1,0 +1,200 @@
+//! Where operators are made: a process with its own stores, keys and secrets.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use object_store::ObjectStore;
+use object_store::path::Path;
+use parking_lot::Mutex;
+
+use super::AttemptSpec;
+use crate::dedup::KeyIndex;
+use crate::plan::{PlanError, Steps};
+use crate::sink::SinkSpec;
+use crate::source::{S3Options, StoreError, Stores};
+use crate::spec::Report;
+use crate::spec::model::{Pipeline, Source, Warehouse};
+
+/// Pipelines that are kept ready: more than this many at once are made anew.
+const PREPARED_MAX: usize = 64;
+
+/// Why an operator could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// Another version of the wire.
+    #[error("the plan has version {version}, this process reads version 1: run one version on all machines")]
+    Version {
+        /// Found.
+        version: u8,
+    },
+    /// Not the JSON that it should be.
+    #[error("a plan's operator is damaged")]
+    Damaged(#[source] serde_json::Error),
+    /// Our operators have one input.
+    #[error("an operator of ours came with {found} inputs; it has one")]
+    Inputs {
+        /// Found.
+        found: usize,
+    },
+    /// The pipeline is good elsewhere and not here: usually a missing environment variable.
+    #[error("the pipeline cannot be read on this machine")]
+    Pipeline(#[source] Box<Report>),
+    /// The pipeline cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The lake cannot be opened.
+    #[error("the lake cannot be opened")]
+    Lake(#[from] StoreError),
+}
+
+/// What a process is, as far as operators care.
+pub struct WorkplaceOptions {
+    /// How S3 is reached; a pipeline's endpoint and region come on top.
+    pub s3: S3Options,
+    /// Fills in `${env:NAME}`.
+    pub env: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    /// Memory for the committed keys of each pipeline, in bytes.
+    pub key_bytes: usize,
+    /// Memory that one task may hold in rows that wait to be written, in bytes.
+    pub task_bytes: usize,
+    /// Goes into the names of what tasks write: another one for each start of a process.
+    pub runner: String,
+}
+
+/// Makes operators for one process; keeps what is the same from plan to plan.
+pub struct Workplace {
+    options: WorkplaceOptions,
+    prepared: Mutex<HashMap<String, Arc<Prepared>>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+/// A pipeline, ready to run here.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Its steps.
+    pub steps: Steps,
+    /// Where it reads.
+    pub stores: Arc<Stores>,
+    /// The lake's store.
+    pub lake: Arc<dyn ObjectStore>,
+    /// The lake's root in it.
+    pub root: Path,
+    local_root: Option<PathBuf>,
+    /// The committed keys, as far as they were needed here.
+    pub keys: Arc<KeyIndex>,
+}
+
+impl fmt::Debug for Workplace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workplace")
+            .field("runner", &self.options.runner)
+            .field("prepared", &self.prepared.lock().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Workplace {
+    /// A workplace for as long as one leader is followed.
+    #[must_use]
+    pub fn new(options: WorkplaceOptions) -> Self {
+        Self {
+            options,
+            prepared: Mutex::default(),
+            cancelled: Arc::default(),
+        }
+    }
+
+    /// Stops the operators that were made here at their next batch: their leader is gone, and what they
+    /// write counts for nothing.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    pub(super) fn cancelled(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
+    }
+
+    /// The attempt's pipeline, ready.
+    ///
+    /// # Errors
+    /// When it cannot be read or planned here, or its lake cannot be opened.
+    pub fn prepare(&self, attempt: &AttemptSpec) -> Result<Arc<Prepared>, CodecError> {
+        let digest = digest_of(attempt)?;
+        if let Some(prepared) = self.prepared.lock().get(&digest) {
+            return Ok(Arc::clone(prepared));
+        }
+        let pipeline = attempt
+            .pipeline
+            .load(&*self.options.env)
+            .map_err(|report| CodecError::Pipeline(Box::new(report)))?;
+        let prepared = Arc::new(self.prepare_pipeline(pipeline, attempt.environment.as_deref())?);
+        let mut kept = self.prepared.lock();
+        if kept.len() >= PREPARED_MAX {
+            kept.clear();
+        }
+        // Another task may have been faster: its key index is the one that all share.
+        Ok(Arc::clone(kept.entry(digest).or_insert(prepared)))
+    }
+
+    fn prepare_pipeline(
+        &self,
+        pipeline: Pipeline,
+        environment: Option<&str>,
+    ) -> Result<Prepared, CodecError> {
+        let at = |endpoint: &Option<String>, region: &Option<String>| {
+            Stores::new(self.options.s3.at(endpoint.as_deref(), region.as_deref()))
+        };
+        let stores = match &pipeline.source {
+            Source::S3 { endpoint, region, .. } => at(endpoint, region),
+            Source::Files { .. } | Source::Kafka { .. } => Stores::new(self.options.s3.clone()),
+        };
+        let (lake, root) = at(&pipeline.lake.endpoint, &pipeline.lake.region).open(&pipeline.lake.url)?;
+        let local_root = pipeline.lake.url.strip_prefix("file://").map(PathBuf::from);
+        let keys = KeyIndex::new(
+            Arc::clone(&lake),
+            root.clone(),
+            Vec::new(),
+            self.options.key_bytes,
+        );
+        Ok(Prepared {
+            steps: Steps::new(Arc::new(pipeline), environment)?,
+            stores: Arc::new(stores),
+            lake,
+            root,
+            local_root,
+            keys: Arc::new(keys),
+        })
+    }
+
+    /// Where an attempt writes, seen from here.
+    pub(super) fn sink(&self, prepared: &Prepared, attempt: &AttemptSpec) -> SinkSpec {
+        let pipeline = &prepared.steps.pipeline;
+        SinkSpec {
+            table: pipeline.table(),
+            partition: pipeline.partition.clone(),
+            lake: Arc::clone(&prepared.lake),
+            root: prepared.root.clone(),
+            local_root: prepared.local_root.clone(),
+            batch: attempt.batch.clone(),
+            attempt: attempt.attempt,
+            first_task: 0,
+            file_bytes: pipeline.lake.file_bytes,
+            compression: pipeline.lake.compression,
+            // Redshift's COPY is documented for the classic encodings only.
+            delta_encodings: !matches!(pipeline.warehouse, Some(Warehouse::Redshift { .. })),
+            watermark_us: attempt.watermark_us,
+            quarantine_date: attempt.quarantine_date.clone(),
+            memory_bytes: self.options.task_bytes,
+            runner: Some(self.options.runner.clone()),
+        }
+    }
+}
+
+/// Names the pipeline and the environment.
+fn digest_of(attempt: &AttemptSpec) -> Result<String, CodecError> {
+    let named = serde_json::to_vec(&(&attempt.pipeline, &attempt.environment));
+    Ok(blake3::hash(&named.map_err(CodecError::Damaged)?).to_hex().to_string())
+}
