@@ -1,1 +1,20 @@
 //! The data plane: an executor that follows the leader, drains and reports.
+//!
+//! A worker knows where coordinators are, or where etcd is; it says to whoever leads that it is there, each second,
+//! and takes tasks from that leader's scheduler. When another leads, what runs for the old one is given up: its
+//! batches are not committed, and the new one runs them again. So a worker has a [`tenure`] under each leader, one
+//! after the other, and is itself never restarted.
+//!
+//! | module      | has                                                    |
+//! |-------------|--------------------------------------------------------|
+//! | [`config`]  | what a worker is told                                  |
+//! | [`leader`]  | finding and following the leader                       |
+//! | [`tenure`]  | taking tasks under one leader                          |
+//! | [`serving`] | the loop around them, shuffle data for others, metrics |
+
+pub mod config;
+pub mod leader;
+pub mod serving;
+pub mod tenure;
+
+pub use serving::{Worker, WorkerError};

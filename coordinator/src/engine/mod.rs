@@ -1,10 +1,14 @@
 //! Engines run one attempt of a batch and return what its tasks wrote.
 
+pub mod ballista;
 pub mod embedded;
 mod queue;
 
+use millrace_pipeline::codec::CodecError;
 use millrace_pipeline::dedup::DedupError;
 use millrace_pipeline::plan::PlanError;
+
+use crate::lake::LakeError;
 
 /// Why an attempt failed. Its files, if any, are never named by a manifest.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +28,21 @@ pub enum EngineError {
     /// A report that cannot be read.
     #[error("a task's report is damaged")]
     Report(#[from] serde_json::Error),
+    /// The pipeline or its lake cannot be used here.
+    #[error(transparent)]
+    Workplace(#[from] CodecError),
+    /// The scheduler cannot listen.
+    #[error("the scheduler cannot listen for workers")]
+    Listen(#[source] std::io::Error),
+    /// The scheduler refused.
+    #[error("the scheduler refused")]
+    Scheduler(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Tasks failed for good.
+    #[error("the workers gave up: {0}")]
+    Job(String),
+    /// The reports cannot be read.
+    #[error("the reports of an attempt cannot be read")]
+    Reports(#[source] LakeError),
     /// Told to stop.
     #[error("stopped on request")]
     Stopped,

@@ -1,0 +1,251 @@
+//! The engine across processes: Ballista's scheduler in this process, workers elsewhere.
+//!
+//! In: an attempt, its splits dealt out to tasks, the committed key files. Out: each task's report. A Ballista job
+//! is disposable: its state is in memory only, the ledger is the truth, and an attempt that ends in an error is simply
+//! not committed. The reports are read from the object that the plan's last operator puts, not from the job's result,
+//! which can name tasks that were repeated elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballista_core::config::{
+    BALLISTA_ADAPTIVE_PLANNER_ENABLED, BALLISTA_CLIENT_GRPC_MAX_MESSAGE_SIZE, BALLISTA_COALESCE_ENABLED,
+    BALLISTA_SCHEDULER_MAX_PARTITIONS_PER_TASK, TaskSchedulingPolicy,
+};
+use ballista_core::error::BallistaError;
+use ballista_core::extension::SessionConfigExt;
+use ballista_core::serde::protobuf::job_status::Status;
+use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
+use ballista_core::serde::BallistaPhysicalExtensionCodec;
+use ballista_scheduler::cluster::BallistaCluster;
+use ballista_scheduler::config::SchedulerConfig;
+use ballista_scheduler::scheduler_process::create_scheduler;
+use ballista_scheduler::scheduler_server::SchedulerServer;
+use datafusion::common::DataFusionError;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use millrace_pipeline::codec::{AttemptSpec, Codec, Workplace, assemble};
+use millrace_pipeline::sink::read_reports;
+use millrace_pipeline::source::{split_schema, splits_batch};
+use millrace_proto::keys;
+use millrace_proto::manifest::{KeyFile, TaskReport};
+use millrace_proto::split::Split;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use super::EngineError;
+use crate::lake::Lake;
+
+/// Largest message between scheduler and workers: plans name every split.
+pub const MESSAGE_BYTES: usize = 128 << 20;
+/// How often a running attempt is looked at.
+const POLL_EVERY: Duration = Duration::from_millis(20);
+/// A worker that has not been heard of for so long is taken for dead, in seconds.
+const WORKER_TIMEOUT_SECONDS: u64 = 10;
+
+type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
+
+/// The scheduler, and the address that workers reach it at.
+pub struct Ballista {
+    scheduler: Scheduler,
+    workplace: Arc<Workplace>,
+    serving: JoinHandle<()>,
+}
+
+/// How far a running attempt is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TaskProgress {
+    /// Tasks that ended.
+    pub done: u32,
+    /// Tasks of all stages.
+    pub tasks: u32,
+}
+
+/// The settings of every session, here and at the workers.
+#[must_use]
+pub fn session_config() -> SessionConfig {
+    let settings = [
+        // Small units of retry, and slots are what they say.
+        (BALLISTA_SCHEDULER_MAX_PARTITIONS_PER_TASK, "1".to_owned()),
+        // Our plans are finished: what they say is what runs.
+        (BALLISTA_ADAPTIVE_PLANNER_ENABLED, "false".to_owned()),
+        (BALLISTA_COALESCE_ENABLED, "false".to_owned()),
+        (BALLISTA_CLIENT_GRPC_MAX_MESSAGE_SIZE, MESSAGE_BYTES.to_string()),
+    ];
+    let config = SessionConfig::new_with_ballista();
+    settings
+        .iter()
+        .fold(config, |config, (key, value)| config.set_str(key, value))
+}
+
+impl Ballista {
+    /// Starts a scheduler that serves workers on `listener`.
+    ///
+    /// # Errors
+    /// When Ballista refuses to start.
+    pub async fn start(listener: TcpListener, workplace: Arc<Workplace>) -> Result<Self, EngineError> {
+        let address = listener.local_addr().map_err(EngineError::Listen)?;
+        let message_bytes = u32::try_from(MESSAGE_BYTES).unwrap_or(u32::MAX);
+        let codec = Codec::new(
+            Arc::clone(&workplace),
+            Arc::new(BallistaPhysicalExtensionCodec::default()),
+        );
+        let config = SchedulerConfig {
+            external_host: address.ip().to_string(),
+            bind_port: address.port(),
+            scheduling_policy: TaskSchedulingPolicy::PullStaged,
+            executor_timeout_seconds: WORKER_TIMEOUT_SECONDS,
+            expire_dead_executor_interval_seconds: 1,
+            no_executors_grace_period_seconds: u64::from(u32::MAX),
+            executor_termination_grace_period: 30,
+            finished_job_data_clean_up_interval_seconds: 30,
+            finished_job_state_clean_up_interval_seconds: 60,
+            grpc_server_max_decoding_message_size: message_bytes,
+            grpc_server_max_encoding_message_size: message_bytes,
+            grpc_client_max_message_size: message_bytes,
+            override_physical_codec: Some(Arc::new(codec)),
+            override_config_producer: Some(Arc::new(session_config)),
+            ..SchedulerConfig::default()
+        };
+        let cluster = BallistaCluster::new_memory(
+            config.scheduler_endpoint(),
+            Arc::new(|config| {
+                Ok(SessionStateBuilder::new()
+                    .with_default_features()
+                    .with_config(config)
+                    .build())
+            }),
+            Arc::new(session_config),
+        );
+        let scheduler: Scheduler = create_scheduler(cluster, Arc::new(config)).await?;
+        let service = SchedulerGrpcServer::new(scheduler.clone())
+            .max_decoding_message_size(MESSAGE_BYTES)
+            .max_encoding_message_size(MESSAGE_BYTES);
+        let serving = tokio::spawn(async move {
+            let incoming = TcpListenerStream::new(listener);
+            let served = tonic::transport::Server::builder()
+                .tcp_nodelay(true)
+                .add_service(service)
+                .serve_with_incoming(incoming)
+                .await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the scheduler no longer serves workers");
+            }
+        });
+        Ok(Self {
+            scheduler,
+            workplace,
+            serving,
+        })
+    }
+
+    /// Runs one attempt. `tasks` holds the splits of each task of the first stage; after an exchange there are
+    /// `buckets` tasks. `progress` is told how far it is.
+    ///
+    /// # Errors
+    /// When the attempt cannot be planned, a task fails for good, or `stop` says so.
+    pub async fn run(
+        &self,
+        attempt: AttemptSpec,
+        tasks: &[Vec<Split>],
+        buckets: usize,
+        committed: &[KeyFile],
+        lake: &Lake,
+        progress: &(dyn Fn(TaskProgress) + Send + Sync),
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Vec<TaskReport>, EngineError> {
+        let prepared = self.workplace.prepare(&attempt)?;
+        let reports = keys::attempt(&attempt.batch, attempt.attempt);
+        let name = format!("{}-{}", attempt.batch, attempt.attempt);
+        let mut objects = vec![String::new(); tasks.iter().map(Vec::len).sum()];
+        for split in tasks.iter().flatten() {
+            if let Some(object) = objects.get_mut(split.index as usize) {
+                object.clone_from(&split.object.url);
+            }
+        }
+        let plan = assemble(
+            source(tasks)?,
+            buckets,
+            attempt,
+            &objects,
+            committed,
+            &prepared,
+            &self.workplace,
+        )?;
+        self.execute(&name, plan, progress, stop).await?;
+        let bytes = lake.get(&reports).await.map_err(EngineError::Reports)?;
+        Ok(read_reports(&bytes)?)
+    }
+
+    async fn execute(
+        &self,
+        name: &str,
+        plan: Arc<dyn ExecutionPlan>,
+        progress: &(dyn Fn(TaskProgress) + Send + Sync),
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), EngineError> {
+        let context = Arc::new(SessionContext::new_with_config(session_config()));
+        let job = self
+            .scheduler
+            .submit_physical_plan(name, context, plan, None)
+            .await?;
+        let mut stop = stop.clone();
+        let manager = &self.scheduler.state.task_manager;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(POLL_EVERY) => {}
+                Ok(_) = stop.wait_for(|stop| *stop) => {
+                    self.scheduler.cancel_job(job).await?;
+                    return Err(EngineError::Stopped);
+                }
+            }
+            let status = manager.get_job_status(&job).await?;
+            match status.and_then(|status| status.status) {
+                Some(Status::Successful(_)) => return Ok(()),
+                Some(Status::Failed(failed)) => return Err(EngineError::Job(first_line(&failed.error))),
+                Some(Status::Running(_)) => {
+                    if let Some(running) = manager.get_running_job_cache().get(&job) {
+                        let graph = running.execution_graph.read().await;
+                        progress(TaskProgress {
+                            done: u32::try_from(graph.completed_stages()).unwrap_or(u32::MAX),
+                            tasks: u32::try_from(graph.stage_count()).unwrap_or(u32::MAX),
+                        });
+                    }
+                }
+                Some(Status::Queued(_)) | None => {}
+            }
+        }
+    }
+}
+
+impl Drop for Ballista {
+    fn drop(&mut self) {
+        self.serving.abort();
+        self.workplace.cancel();
+    }
+}
+
+/// Splits as rows: one partition a task. What the scheduler hands out are slices of it.
+fn source(tasks: &[Vec<Split>]) -> Result<Arc<dyn ExecutionPlan>, EngineError> {
+    let batches = tasks
+        .iter()
+        .map(|splits| Ok(vec![splits_batch(splits)?]))
+        .collect::<Result<Vec<_>, DataFusionError>>()?;
+    Ok(MemorySourceConfig::try_new_exec(&batches, split_schema(), None)?)
+}
+
+/// Ballista's errors hold whole stack traces.
+fn first_line(error: &str) -> String {
+    error.lines().next().unwrap_or_default().to_owned()
+}
+
+impl From<BallistaError> for EngineError {
+    fn from(error: BallistaError) -> Self {
+        Self::Scheduler(Box::new(error))
+    }
+}

@@ -1,0 +1,215 @@
+//! The engine across workers: every split is read exactly once, and the exchange drops every repeat.
+//!
+//! The oracle counts lines and keys of the input by itself.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use millrace_coordinator::commit;
+use millrace_coordinator::engine::ballista::Ballista;
+use millrace_coordinator::lake::Lake;
+use millrace_pipeline::codec::{AttemptSpec, PipelineText, Workplace, WorkplaceOptions};
+use millrace_pipeline::source::{S3Options, Stores, cut, list};
+use millrace_proto::ids::{Attempt, BatchId, JobId};
+use millrace_proto::manifest::{Manifest, TaskReport};
+use millrace_proto::split::Split;
+use millrace_worker::tenure::{Place, Tenure};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+const FILES: usize = 8;
+const LINES: usize = 500;
+
+/// Events whose key repeats within and across files; one line in fifty is broken.
+fn write_input(folder: &Path) -> (usize, HashSet<String>, usize) {
+    let (mut lines, mut keys, mut broken) = (0, HashSet::new(), 0);
+    for file in 0..FILES {
+        let mut text = String::new();
+        for line in 0..LINES {
+            lines += 1;
+            if line % 50 == 7 {
+                broken += 1;
+                text.push_str("{\"id\": \"cut off\n");
+                continue;
+            }
+            // Every key stands in two files.
+            let key = format!("k{}", (file / 2) * LINES + line);
+            text.push_str(&format!(
+                "{{\"id\":\"{key}\",\"at\":\"2026-01-01T05:{:02}:00Z\",\"mail\":\"a{line}@example.com\"}}\n",
+                line % 60
+            ));
+            keys.insert(key);
+        }
+        std::fs::write(folder.join(format!("{file}.json")), text).unwrap();
+    }
+    (lines, keys, broken)
+}
+
+fn pipeline(scope: &str) -> String {
+    format!(
+        "version: 1
+pipeline: engine
+source: {{files: {{path: ./in, format: json}}}}
+schema:
+  - {{name: id, type: string, required: true}}
+  - {{name: at, type: timestamp, required: true}}
+  - {{name: mail, type: string, pii: email}}
+dedup: {{key: [id], scope: {scope}}}
+privacy: {{clear_in: [prod], hash_key: \"${{env:KEY}}\"}}
+partition: {{time: at, by: [date, hour]}}
+lake: {{url: ./lake}}
+"
+    )
+}
+
+fn workplace(runner: &str) -> Arc<Workplace> {
+    Arc::new(Workplace::new(WorkplaceOptions {
+        s3: S3Options::default(),
+        env: Arc::new(|name| (name == "KEY").then(|| "sixteen bytes or more".to_owned())),
+        key_bytes: 64 << 20,
+        task_bytes: 64 << 20,
+        runner: runner.to_owned(),
+    }))
+}
+
+struct Cluster {
+    engine: Ballista,
+    _workers: Vec<Tenure>,
+    _folders: Vec<tempfile::TempDir>,
+}
+
+/// A scheduler and `workers` executors of two slots, each with a Flight server of its own.
+async fn cluster(workers: usize) -> Cluster {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let engine = Ballista::start(listener, workplace("leader")).await.unwrap();
+    let (mut tenures, mut folders) = (Vec::new(), Vec::new());
+    for worker in 0..workers {
+        let folder = tempfile::tempdir().unwrap();
+        let work_dir = folder.path().display().to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(millrace_worker::serving::serve_shuffle(listener, work_dir.clone()));
+        let place = Place {
+            host: "127.0.0.1".to_owned(),
+            port,
+            slots: 2,
+            work_dir,
+        };
+        let id = format!("worker-{worker}");
+        tenures.push(
+            Tenure::begin(&address, id.clone(), &place, workplace(&id))
+                .await
+                .unwrap(),
+        );
+        folders.push(folder);
+    }
+    Cluster {
+        engine,
+        _workers: tenures,
+        _folders: folders,
+    }
+}
+
+struct Bench {
+    folder: tempfile::TempDir,
+    text: PipelineText,
+    lake: Lake,
+    splits: Vec<Split>,
+}
+
+async fn bench(scope: &str) -> (Bench, (usize, HashSet<String>, usize)) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("in")).unwrap();
+    std::fs::create_dir_all(folder.path().join("lake")).unwrap();
+    let expected = write_input(&folder.path().join("in"));
+    let text = PipelineText {
+        file: "engine.yaml".to_owned(),
+        folder: folder.path().to_owned(),
+        text: pipeline(scope),
+        files: BTreeMap::new(),
+    };
+    let parsed = text.load(&|_| Some("sixteen bytes or more".to_owned())).unwrap();
+    let stores = Stores::new(S3Options::default());
+    let url = parsed.lake.url.clone();
+    let (store, root) = stores.open(&url).unwrap();
+    let objects = list(&stores, &parsed.source, &[]).await.unwrap();
+    let mut splits = cut(&objects, parsed.source.format(), 1 << 30);
+    for (index, split) in splits.iter_mut().enumerate() {
+        split.index = index as u32;
+    }
+    assert_eq!(splits.len(), FILES);
+    let lake = Lake { url, store, root };
+    (
+        Bench {
+            folder,
+            text,
+            lake,
+            splits,
+        },
+        expected,
+    )
+}
+
+async fn run(cluster: &Cluster, bench: &Bench, batch: &str, committed: &[Manifest]) -> Manifest {
+    let batch = BatchId::try_from(batch.to_owned()).unwrap();
+    let attempt = Attempt { epoch: 7, number: 1 };
+    let spec = AttemptSpec {
+        pipeline: bench.text.clone(),
+        environment: None,
+        batch: batch.clone(),
+        attempt,
+        watermark_us: None,
+        quarantine_date: "2026-01-02".to_owned(),
+    };
+    let tasks: Vec<Vec<Split>> = bench.splits.iter().map(|split| vec![split.clone()]).collect();
+    let keys: Vec<_> = committed.iter().flat_map(|manifest| manifest.keys.clone()).collect();
+    let (_stop, stopped) = watch::channel(false);
+    let reports: Vec<TaskReport> = cluster
+        .engine
+        .run(spec, &tasks, 4, &keys, &bench.lake, &|_| {}, &stopped)
+        .await
+        .unwrap();
+    let pipeline = bench
+        .text
+        .load(&|_| Some("sixteen bytes or more".to_owned()))
+        .unwrap();
+    let job = JobId::try_from("j1".to_owned()).unwrap();
+    let manifest = commit::join(&pipeline, None, &job, &batch, attempt, &bench.splits, reports);
+    manifest.check().unwrap();
+    for file in &manifest.files {
+        assert!(bench.folder.path().join("lake").join(&file.object.key).exists());
+    }
+    manifest
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn eight_splits_on_two_workers_of_two_slots_are_read_once_and_repeats_are_dropped() {
+    let cluster = cluster(2).await;
+    let (bench, (lines, keys, broken)) = bench("global").await;
+    // An attempt of which nothing is committed leaves no claim behind.
+    run(&cluster, &bench, "b0", &[]).await;
+    let first = run(&cluster, &bench, "b1", &[]).await;
+    let total = first.total();
+    assert_eq!(total.read, lines as u64);
+    assert_eq!(total.quarantined, broken as u64);
+    assert_eq!(total.written, keys.len() as u64);
+    assert_eq!(first.counts.len(), FILES);
+    assert!(first.counts.iter().all(|count| count.read == LINES as u64));
+    // The same input again, with the first batch committed: all of it is known.
+    let second = run(&cluster, &bench, "b2", std::slice::from_ref(&first)).await;
+    assert_eq!(second.total().written, 0);
+    assert_eq!(second.total().duplicates, (lines - broken) as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn without_an_exchange_every_task_keeps_its_own_first() {
+    let cluster = cluster(2).await;
+    let (bench, (lines, keys, broken)) = bench("partition").await;
+    let total = run(&cluster, &bench, "b1", &[]).await.total();
+    assert_eq!(total.read, lines as u64);
+    // Every key stands in two files, and here each file is a partition.
+    assert_eq!(total.written, 2 * keys.len() as u64);
+    assert_eq!(total.quarantined, broken as u64);
+}

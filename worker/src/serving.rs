@@ -1,0 +1,253 @@
+//! The loop around tenures: a heartbeat each second, a new tenure under each new leader, and shuffle data for
+//! other workers all the time.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use ballista_executor::flight_service::BallistaFlightService;
+use millrace_pipeline::codec::{Workplace, WorkplaceOptions};
+use millrace_pipeline::source::S3Options;
+use millrace_proto::v1;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use crate::config::WorkerConfig;
+use crate::leader::{LeaderError, Leaders};
+use crate::tenure::{Place, Tenure};
+
+/// Between heartbeats.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Largest message of shuffle data.
+const MESSAGE_BYTES: usize = 128 << 20;
+
+/// Why a worker ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Neither coordinators nor etcd.
+    #[error("worker `{name}` is told neither `coordinators` nor `etcd`: it cannot find a leader")]
+    Nowhere {
+        /// The worker.
+        name: String,
+    },
+    /// The folder for shuffle data.
+    #[error("the work folder `{path}` cannot be emptied and made")]
+    WorkDir {
+        /// The folder.
+        path: String,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The address for shuffle data.
+    #[error("shuffle data cannot be served at {address}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The leader does not take this worker.
+    #[error(transparent)]
+    Leader(#[from] LeaderError),
+}
+
+/// Access that a worker's operators have.
+#[derive(Clone)]
+pub struct Access {
+    /// How S3 is reached.
+    pub s3: S3Options,
+    /// Fills in `${env:NAME}` of pipelines.
+    pub env: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+}
+
+/// A worker that serves shuffle data already.
+pub struct Worker {
+    config: WorkerConfig,
+    access: Access,
+    place: Place,
+    started: SystemTime,
+    serving: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Empties the work folder and serves shuffle data from it.
+    ///
+    /// # Errors
+    /// When the folder or the address cannot be used.
+    pub async fn start(config: WorkerConfig, access: Access) -> Result<Self, WorkerError> {
+        if config.coordinators.is_empty() && config.etcd.is_none() {
+            return Err(WorkerError::Nowhere { name: config.name });
+        }
+        let shuffle = config.work_dir.join("shuffle");
+        empty(&shuffle).map_err(|source| WorkerError::WorkDir {
+            path: shuffle.display().to_string(),
+            source,
+        })?;
+        let listen = |source| WorkerError::Listen {
+            address: config.listen.to_string(),
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let local = listener.local_addr().map_err(listen)?;
+        let (host, port) = match config.advertise.as_ref().and_then(|address| address.rsplit_once(':')) {
+            Some((host, port)) => (host.to_owned(), port.parse().unwrap_or(local.port())),
+            None => (local.ip().to_string(), local.port()),
+        };
+        let work_dir = shuffle.display().to_string();
+        let serving = tokio::spawn(serve_shuffle(listener, work_dir.clone()));
+        let place = Place {
+            host,
+            port,
+            slots: config.slot_count(),
+            work_dir,
+        };
+        Ok(Self {
+            config,
+            access,
+            place,
+            started: SystemTime::now(),
+            serving,
+        })
+    }
+
+    /// Works until `stop` says so or the leader asks it to drain; then drains.
+    ///
+    /// # Errors
+    /// When the leader refuses this worker for good.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), WorkerError> {
+        let mut leaders = Leaders::new(&self.config);
+        let mut tenure: Option<(u64, String, Tenure)> = None;
+        let mut silent_since: Option<Instant> = None;
+        let mut id = fresh_id();
+        loop {
+            let busy = tenure.as_ref().map_or(0, |(_, _, tenure)| tenure.busy());
+            match leaders.join(&self.describe(&id, busy, false)).await {
+                Ok(answer) => {
+                    if silent_since.take().is_some() {
+                        tracing::info!(leader = answer.leader.name, "a leader answers again");
+                    }
+                    let (epoch, address) = (answer.leader.epoch, &answer.leader.scheduler_address);
+                    let same = |(e, a, _): &(u64, String, Tenure)| *e == epoch && a == address;
+                    if !tenure.as_ref().is_some_and(same) {
+                        drop(tenure.take());
+                        id = fresh_id();
+                        let workplace = Arc::new(self.workplace(&id));
+                        match Tenure::begin(address, id.clone(), &self.place, workplace).await {
+                            Ok(begun) => {
+                                tracing::info!(leader = answer.leader.name, epoch, executor = id, "following");
+                                tenure = Some((epoch, address.clone(), begun));
+                            }
+                            Err(error) => tracing::warn!(%error, epoch, "the leader cannot be followed yet"),
+                        }
+                    }
+                    if answer.drain {
+                        tracing::info!("draining: the leader asked for it");
+                        break;
+                    }
+                }
+                Err(refused @ LeaderError::Refused(_)) => return Err(refused.into()),
+                Err(error) => {
+                    if silent_since.is_none() {
+                        tracing::warn!(%error, "no leader; looking for one");
+                        silent_since = Some(Instant::now());
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(HEARTBEAT) => {}
+                stopped = stop.wait_for(|stop| *stop) => {
+                    if stopped.is_ok() {
+                        tracing::info!("draining: told to stop");
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some((_, _, tenure)) = tenure {
+            let worker = self.describe(&id, tenure.busy(), true);
+            let patience = Duration::from_secs(self.config.drain_seconds);
+            let drained = tenure.drain(patience);
+            tokio::pin!(drained);
+            loop {
+                tokio::select! {
+                    () = &mut drained => break,
+                    () = tokio::time::sleep(HEARTBEAT) => {
+                        // The leader is told, so that it counts on this worker no more.
+                        let _ = leaders.join(&worker).await;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&self, id: &str, busy: usize, draining: bool) -> v1::Worker {
+        let state = if draining {
+            v1::WorkerState::Draining
+        } else {
+            v1::WorkerState::Ready
+        };
+        v1::Worker {
+            name: self.config.name.clone(),
+            executor_id: id.to_owned(),
+            address: format!("{}:{}", self.place.host, self.place.port),
+            slots: u32::try_from(self.place.slots).unwrap_or(u32::MAX),
+            slots_busy: u32::try_from(busy).unwrap_or(u32::MAX),
+            zone: self.config.zone.clone(),
+            state: state.into(),
+            start_time: Some(self.started.into()),
+            seen_time: None,
+        }
+    }
+
+    /// Half of the memory is for committed keys, the other for rows that wait.
+    fn workplace(&self, id: &str) -> Workplace {
+        Workplace::new(WorkplaceOptions {
+            s3: self.access.s3.clone(),
+            env: Arc::clone(&self.access.env),
+            key_bytes: self.config.memory_bytes / 2,
+            task_bytes: self.config.memory_bytes / 2 / self.place.slots,
+            runner: id.to_owned(),
+        })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Serves the shuffle data below `work_dir` to other workers, until the task is aborted.
+pub async fn serve_shuffle(listener: TcpListener, work_dir: String) {
+    let flight = FlightServiceServer::new(BallistaFlightService::new(work_dir))
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
+    let served = tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .add_service(flight)
+        .serve_with_incoming(TcpListenerStream::new(listener))
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "shuffle data is no longer served");
+    }
+}
+
+fn fresh_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// Shuffle data of an earlier process is of no use to anybody.
+fn empty(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    std::fs::create_dir_all(folder)
+}

@@ -1,0 +1,201 @@
+//! Taking tasks under one leader.
+//!
+//! In: the leader's scheduler. Out: nothing that lasts: what tasks write counts once the leader commits it. A tenure
+//! ends when it is dropped: its operators stop at their next batch, and the executor's id is never used again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballista_core::registry::BallistaFunctionRegistry;
+use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
+use ballista_core::serde::protobuf::{ExecutorRegistration, ExecutorStoppedParams};
+use ballista_core::serde::scheduler::{ExecutorOperatingSystemSpecification, ExecutorSpecification};
+use ballista_core::serde::{BallistaCodec, BallistaLogicalExtensionCodec, BallistaPhysicalExtensionCodec};
+use ballista_core::{BALLISTA_PROTOCOL_VERSION, ConfigProducer, RuntimeProducer};
+use ballista_executor::execution_loop;
+use ballista_executor::executor::Executor;
+use ballista_executor::health::ExecutorHealth;
+use ballista_executor::metrics::LoggingMetricsCollector;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use millrace_pipeline::codec::{Codec, Workplace};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tonic::transport::{Channel, Endpoint};
+
+/// Largest message from the scheduler: plans name every split.
+const MESSAGE_BYTES: usize = 128 << 20;
+/// A scheduler that does not answer within this is tried again.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a tenure needs to know of the worker.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Host where shuffle data is served.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Tasks at once.
+    pub slots: usize,
+    /// Folder for shuffle data.
+    pub work_dir: String,
+}
+
+/// Why a tenure did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum TenureError {
+    /// The scheduler cannot be reached.
+    #[error("the leader's scheduler at `{address}` cannot be reached")]
+    Connect {
+        /// `host:port`.
+        address: String,
+        /// What the transport says.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// No run-time for tasks.
+    #[error("tasks have no run-time here")]
+    Runtime(#[from] datafusion::error::DataFusionError),
+}
+
+/// A worker under one leader.
+pub struct Tenure {
+    executor: Arc<Executor>,
+    scheduler: SchedulerGrpcClient<Channel>,
+    slots: Arc<Semaphore>,
+    slot_count: usize,
+    workplace: Arc<Workplace>,
+    polling: JoinHandle<()>,
+}
+
+impl Tenure {
+    /// Begins to take tasks from the scheduler at `address`.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn begin(
+        address: &str,
+        id: String,
+        place: &Place,
+        workplace: Arc<Workplace>,
+    ) -> Result<Self, TenureError> {
+        let failed = |source| TenureError::Connect {
+            address: address.to_owned(),
+            source,
+        };
+        let channel = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(failed)?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .connect()
+            .await
+            .map_err(failed)?;
+        let scheduler = SchedulerGrpcClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES)
+            .max_encoding_message_size(MESSAGE_BYTES);
+        let executor = Arc::new(executor(id, place)?);
+        let codec: BallistaCodec<LogicalPlanNode, PhysicalPlanNode> = BallistaCodec::new(
+            Arc::new(BallistaLogicalExtensionCodec::default()),
+            Arc::new(Codec::new(
+                Arc::clone(&workplace),
+                Arc::new(BallistaPhysicalExtensionCodec::default()),
+            )),
+        );
+        let slots = Arc::new(Semaphore::new(place.slots));
+        let polling = execution_loop::poll_loop(
+            scheduler.clone(),
+            Arc::clone(&executor),
+            codec,
+            None,
+            Some(Arc::clone(&slots)),
+            ExecutorHealth::new(),
+        );
+        let polling = tokio::spawn(async move {
+            if let Err(error) = polling.await {
+                tracing::debug!(%error, "the poll loop ended");
+            }
+        });
+        Ok(Self {
+            executor,
+            scheduler,
+            slots,
+            slot_count: place.slots,
+            workplace,
+            polling,
+        })
+    }
+
+    /// Slots with a task in them.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.executor
+            .active_task_count()
+            .max(self.slot_count.saturating_sub(self.slots.available_permits()))
+    }
+
+    /// Takes no new task, and waits for `patience` at most until those that run have ended and their end is
+    /// told; then tells the scheduler that this executor is gone, so that it does not wait for it.
+    pub async fn drain(self, patience: Duration) {
+        let all = u32::try_from(self.slot_count).unwrap_or(u32::MAX);
+        let slots = Arc::clone(&self.slots);
+        // Waiting for all slots keeps every new task out, and ends when the last one does.
+        let drained = tokio::time::timeout(patience, slots.acquire_many_owned(all)).await;
+        if drained.is_err() {
+            tracing::warn!(
+                busy = self.busy(),
+                "tasks are handed back: they did not end in time"
+            );
+        }
+        let told = ExecutorStoppedParams {
+            executor_id: self.executor.metadata.id.clone(),
+            reason: "drained".to_owned(),
+        };
+        // With the permit given back the loop polls once more, which tells the last results.
+        drop(drained);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let mut scheduler = self.scheduler.clone();
+        if let Err(error) = scheduler.executor_stopped(told).await {
+            tracing::warn!(%error, "the scheduler was not told that this worker leaves");
+        }
+    }
+}
+
+impl Drop for Tenure {
+    fn drop(&mut self) {
+        self.workplace.cancel();
+        self.polling.abort();
+    }
+}
+
+fn executor(id: String, place: &Place) -> Result<Executor, TenureError> {
+    let slots = u32::try_from(place.slots).unwrap_or(u32::MAX);
+    let registration = ExecutorRegistration {
+        id,
+        host: Some(place.host.clone()),
+        port: u32::from(place.port),
+        grpc_port: 0,
+        specification: Some(ExecutorSpecification::default().with_vcores(slots).into()),
+        os_info: Some(ExecutorOperatingSystemSpecification::default().into()),
+        ballista_protocol_version: BALLISTA_PROTOCOL_VERSION,
+    };
+    let runtime = Arc::new(RuntimeEnvBuilder::new().build()?);
+    let runtime: RuntimeProducer = Arc::new(move |_| Ok(Arc::clone(&runtime)));
+    let config: ConfigProducer = Arc::new(millrace_pipeline_session);
+    let state = SessionStateBuilder::new().with_default_features().build();
+    Ok(Executor::with_default_execution_engine(
+        registration,
+        &place.work_dir,
+        runtime,
+        config,
+        Arc::new(BallistaFunctionRegistry::from(&state)),
+        Arc::new(LoggingMetricsCollector::default()),
+        place.slots,
+    ))
+}
+
+/// What a task's session starts from; the scheduler's settings come with each task.
+fn millrace_pipeline_session() -> datafusion::prelude::SessionConfig {
+    use ballista_core::extension::SessionConfigExt;
+    datafusion::prelude::SessionConfig::new_with_ballista()
+}
