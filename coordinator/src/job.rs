@@ -278,7 +278,12 @@ impl Runner {
         let all = cut(&objects, self.pipeline.source.format(), SPLIT_BYTES);
         self.announce(&all, progress);
         loop {
-            let splits = next_batch(&all, &self.ledger.state().covered, self.options.batch_bytes);
+            let splits = next_batch(
+                &all,
+                &self.ledger.state().covered,
+                self.options.batch_bytes,
+                &unpacked_bytes,
+            );
             if splits.is_empty() {
                 break;
             }
@@ -359,8 +364,12 @@ impl Runner {
 
     fn announce(&self, splits: &[Split], progress: &Progress) {
         let covered = &self.ledger.state().covered;
-        let new = |split: &&Split| covered.get(&split.object).is_none_or(|end| *end < split.end);
-        let bytes = splits.iter().filter(new).map(unpacked_bytes).sum();
+        let planned = |split: &Split| match covered.get(&split.object) {
+            Some(ranges) => ranges.missing(split.start, split.end).is_empty(),
+            None => false,
+        };
+        let new = splits.iter().filter(|split| !planned(split));
+        let bytes = new.map(unpacked_bytes).sum();
         progress
             .bytes_total
             .fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);

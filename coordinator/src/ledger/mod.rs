@@ -14,7 +14,7 @@ mod state;
 use futures::future::BoxFuture;
 use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
 use millrace_proto::manifest::SplitCounts;
-use millrace_proto::split::Split;
+use millrace_proto::split::{InputObject, Split};
 use serde::{Deserialize, Serialize};
 
 pub use error::{FencedBy, LedgerError};
@@ -61,6 +61,15 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         redrives: Vec<String>,
     },
+    /// Positions that were there and cannot be read: nothing is skipped in silence (invariant 9).
+    Lost {
+        /// Writer.
+        epoch: u64,
+        /// Job that met them.
+        job: JobId,
+        /// What is lost.
+        ranges: Vec<LostRange>,
+    },
     /// An attempt began; its objects may exist from now on.
     Started {
         /// Writer.
@@ -90,13 +99,29 @@ pub enum Entry {
     },
 }
 
+/// Positions of an object that will never be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LostRange {
+    /// The object, as it was.
+    pub object: InputObject,
+    /// First position.
+    pub start: u64,
+    /// One past the last; equal to `start` where nobody knows how many there were.
+    pub end: u64,
+    /// Why: `retention`, `recreated`, `truncated`.
+    pub reason: String,
+}
+
 impl Entry {
     /// The epoch of the writer; none for the entry that makes one.
     #[must_use]
     pub fn epoch(&self) -> Option<u64> {
         match self {
             Self::Opened { .. } => None,
-            Self::Planned { epoch, .. } | Self::Started { epoch, .. } | Self::Committed { epoch, .. } => {
+            Self::Planned { epoch, .. }
+            | Self::Lost { epoch, .. }
+            | Self::Started { epoch, .. } | Self::Committed { epoch, .. } => {
                 Some(*epoch)
             }
         }

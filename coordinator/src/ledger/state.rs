@@ -6,7 +6,8 @@ use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
 use millrace_proto::manifest::SplitCounts;
 use millrace_proto::split::{InputObject, Split};
 
-use super::Entry;
+use super::{Entry, LostRange};
+use crate::split::Ranges;
 
 /// What a batch has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +82,10 @@ pub struct State {
     pub epoch: u64,
     /// Batches in the order of planning (ids sort so).
     pub batches: BTreeMap<BatchId, Batch>,
-    /// How far each input object is covered by planned splits, in bytes.
-    pub covered: HashMap<InputObject, u64>,
+    /// Which positions of each input object are planned, or known to be lost.
+    pub covered: HashMap<InputObject, Ranges>,
+    /// Positions that were there and could not be read (invariant 9).
+    pub lost: Vec<LostRange>,
     /// Newest committed event time, microseconds since 1970 UTC.
     pub newest_us: Option<i64>,
 }
@@ -113,6 +116,15 @@ impl State {
                 ..
             } => {
                 self.plan(job, batch, splits, redrives);
+            }
+            Entry::Lost { ranges, .. } => {
+                for lost in ranges {
+                    let known = self.covered.entry(lost.object.clone()).or_default();
+                    known.add(lost.start, lost.end);
+                    if !self.lost.contains(lost) {
+                        self.lost.push(lost.clone());
+                    }
+                }
             }
             Entry::Started { batch, attempt, .. } => {
                 if let Some(batch) = self.batches.get_mut(batch) {
@@ -150,8 +162,8 @@ impl State {
         }
         if redrives.is_empty() {
             for split in splits {
-                let end = self.covered.entry(split.object.clone()).or_default();
-                *end = (*end).max(split.end);
+                let planned = self.covered.entry(split.object.clone()).or_default();
+                planned.add(split.start, split.end);
             }
         }
         let planned = Batch {

@@ -5,22 +5,30 @@
 //! as the undisturbed one would have.
 
 pub mod kafka;
+mod ranges;
 
 use std::collections::HashMap;
 
 use millrace_proto::split::{InputObject, Split};
 
+pub use ranges::Ranges;
+
 /// How much larger a compressed object is taken to be once unpacked: event JSON packs about so well.
 const UNPACKED_RATIO: u64 = 6;
 
-/// The splits of `all` that no batch has planned yet, up to `batch_bytes` of unpacked input, renumbered
-/// from 0. At least one split is taken, however large it is; none when everything is planned.
+/// The splits of `all` that no batch has planned yet, up to `batch_bytes` by `weigh`, renumbered from 0. At least
+/// one split is taken, however large it is; none when everything is planned.
 #[must_use]
-pub fn next_batch(all: &[Split], covered: &HashMap<InputObject, u64>, batch_bytes: u64) -> Vec<Split> {
+pub fn next_batch(
+    all: &[Split],
+    covered: &HashMap<InputObject, Ranges>,
+    batch_bytes: u64,
+    weigh: &dyn Fn(&Split) -> u64,
+) -> Vec<Split> {
     let mut batch: Vec<Split> = Vec::new();
     let mut weight = 0;
-    for split in all.iter().filter_map(|split| uncovered(split, covered)) {
-        let bytes = unpacked_bytes(&split);
+    for split in all.iter().flat_map(|split| uncovered(split, covered)) {
+        let bytes = weigh(&split);
         if !batch.is_empty() && weight + bytes > batch_bytes {
             break;
         }
@@ -33,13 +41,50 @@ pub fn next_batch(all: &[Split], covered: &HashMap<InputObject, u64>, batch_byte
     batch
 }
 
-/// The part of a split that no batch has planned.
-fn uncovered(split: &Split, covered: &HashMap<InputObject, u64>) -> Option<Split> {
-    let planned = covered.get(&split.object).copied().unwrap_or(0);
-    (planned < split.end).then(|| Split {
-        start: split.start.max(planned),
+/// The parts of a split that no batch has planned.
+fn uncovered(split: &Split, covered: &HashMap<InputObject, Ranges>) -> Vec<Split> {
+    let parts = match covered.get(&split.object) {
+        Some(planned) => planned.missing(split.start, split.end),
+        None => vec![(split.start, split.end)],
+    };
+    let part = |(start, end)| Split {
+        start,
+        end,
         ..split.clone()
-    })
+    };
+    parts.into_iter().map(part).collect()
+}
+
+/// Deals the splits of a batch out to at most `tasks` tasks, about the same weight to each. With `together` the
+/// splits of one object stay in one task: equal keys meet there.
+#[must_use]
+pub fn deal(splits: &[Split], tasks: usize, together: bool, weigh: &dyn Fn(&Split) -> u64) -> Vec<Vec<Split>> {
+    let mut groups: Vec<(u64, Vec<Split>)> = Vec::new();
+    let mut places: HashMap<&InputObject, usize> = HashMap::new();
+    for split in splits {
+        let weight = weigh(split).max(1);
+        let place = *places.entry(&split.object).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some((sum, group)) if together => {
+                *sum += weight;
+                group.push(split.clone());
+            }
+            _ => groups.push((weight, vec![split.clone()])),
+        }
+    }
+    // The heaviest first, each to whoever has least.
+    groups.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    let mut dealt: Vec<(u64, Vec<Split>)> = vec![(0, Vec::new()); tasks.clamp(1, groups.len().max(1))];
+    for (weight, group) in groups {
+        if let Some((sum, task)) = dealt.iter_mut().min_by_key(|(sum, _)| *sum) {
+            *sum += weight;
+            task.extend(group);
+        }
+    }
+    for (_, task) in &mut dealt {
+        task.sort_by_key(|split| split.index);
+    }
+    dealt.into_iter().map(|(_, task)| task).collect()
 }
 
 /// About how many bytes of records a split holds.
@@ -92,23 +137,50 @@ mod tests {
             steps in proptest::collection::vec(1u64..100, 1..8),
             batch_bytes in 1u64..400,
         ) {
-            let mut covered: HashMap<InputObject, u64> = HashMap::new();
+            let mut covered: HashMap<InputObject, Ranges> = HashMap::new();
             let mut planned = 0;
             for round in 0.. {
                 let all = splits(&sizes, steps[round % steps.len()]);
-                let batch = next_batch(&all, &covered, batch_bytes);
+                let batch = next_batch(&all, &covered, batch_bytes, &unpacked_bytes);
                 if batch.is_empty() {
                     break;
                 }
                 for (i, split) in batch.iter().enumerate() {
                     prop_assert_eq!(split.index as usize, i);
-                    let end = covered.entry(split.object.clone()).or_default();
-                    prop_assert_eq!(*end, split.start);
-                    *end = split.end;
+                    let ranges = covered.entry(split.object.clone()).or_default();
+                    prop_assert_eq!(ranges.end(), split.start);
+                    ranges.add(split.start, split.end);
                     planned += split.end - split.start;
                 }
             }
             prop_assert_eq!(planned, sizes.iter().sum::<u64>());
+        }
+
+        /// Every split is dealt exactly once, objects stay together where they must, and no task has more than
+        /// the fair share and one group.
+        #[test]
+        fn splits_are_dealt_once_and_fairly(
+            sizes in proptest::collection::vec(1u64..500, 1..8), step in 1u64..100, tasks in 1usize..6, together: bool,
+        ) {
+            let mut all = splits(&sizes, step);
+            for (i, split) in all.iter_mut().enumerate() {
+                split.index = i as u32;
+            }
+            let dealt = deal(&all, tasks, together, &unpacked_bytes);
+            prop_assert!(dealt.len() <= tasks);
+            let mut back: Vec<Split> = dealt.concat();
+            back.sort_by_key(|split| split.index);
+            prop_assert_eq!(&back, &all);
+            let weight = |task: &Vec<Split>| task.iter().map(unpacked_bytes).sum::<u64>();
+            let group = if together { 500 } else { step };
+            let fair = sizes.iter().sum::<u64>() / dealt.len() as u64;
+            prop_assert!(dealt.iter().all(|task| weight(task) <= fair + group));
+            if together {
+                for object in all.iter().map(|split| &split.object) {
+                    let holders = dealt.iter().filter(|task| task.iter().any(|split| split.object == *object));
+                    prop_assert_eq!(holders.count(), 1);
+                }
+            }
         }
     }
 }
