@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use millrace_coordinator::job::{Hook, Moment, Outcome, Progress, RunOptions, Runner, clean_ratio};
+use millrace_coordinator::job::{Outcome, Progress, RunOptions, Runner, clean_ratio};
+use millrace_coordinator::lifecycle::{Hook, Moment};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 

@@ -1,11 +1,5 @@
 //! One job of the embedded run: finish what was interrupted, then plan, run and commit batch after batch.
 //!
-//! | a batch that the ledger...                    | is                                                    |
-//! |-----------------------------------------------|-------------------------------------------------------|
-//! | planned, and whose manifest is there           | committed as it is: the crash came after the manifest |
-//! | planned, without a manifest                    | run again as a new attempt over the same positions    |
-//! | committed                                      | never touched again                                   |
-//!
 //! So a `kill -9` anywhere and a second run give what an undisturbed run gives.
 
 use std::sync::Arc;
@@ -15,18 +9,19 @@ use millrace_pipeline::dedup::KeyIndex;
 use millrace_pipeline::plan::{PlanError, Steps};
 use millrace_pipeline::sink::SinkSpec;
 use millrace_pipeline::source::{SourceError, Stores, cut, list};
-use millrace_pipeline::spec::model::{OnBreach, Pipeline, Warehouse};
+use millrace_pipeline::spec::model::{Pipeline, Warehouse};
 use millrace_proto::ids::{Attempt, BatchId, IdError, JobId};
 use millrace_proto::manifest::{KeyFile, Manifest, SplitCounts, TaskReport};
 use millrace_proto::split::Split;
 use tokio::sync::watch;
 
-use crate::commit::{self, CommitError, Published};
+use crate::commit::{self, CommitError};
 use crate::engine::EngineError;
 use crate::engine::embedded::{Counters, Embedded};
 use crate::lake::{Lake, LakeError};
 use crate::ledger::embedded::EmbeddedLedger;
-use crate::ledger::{Entry, Ledger, LedgerError, State};
+use crate::ledger::{Ledger, LedgerError, State};
+use crate::lifecycle::{Batches, CommittedBatch, Hook, Moment};
 use crate::report::Report;
 use crate::split::{next_batch, unpacked_bytes};
 
@@ -108,51 +103,6 @@ pub enum RunError {
     },
 }
 
-/// Steps of a batch, in order. A hook may be told of each: tests kill the process there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
-    /// The ledger is ours.
-    Opened,
-    /// The batch's positions are in the ledger.
-    Planned,
-    /// Every file of the attempt is written, no manifest yet.
-    Written,
-    /// The manifest is put, the ledger does not name it yet.
-    Published,
-    /// The ledger names it.
-    Committed,
-    /// The result of the quality suite is written.
-    Finished,
-}
-
-impl Moment {
-    /// All of them, in order.
-    pub const ALL: [Self; 6] = [
-        Self::Opened,
-        Self::Planned,
-        Self::Written,
-        Self::Published,
-        Self::Committed,
-        Self::Finished,
-    ];
-
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Opened => "opened",
-            Self::Planned => "planned",
-            Self::Written => "written",
-            Self::Published => "published",
-            Self::Committed => "committed",
-            Self::Finished => "finished",
-        }
-    }
-}
-
-/// Called at each [`Moment`].
-pub type Hook = Arc<dyn Fn(Moment) + Send + Sync>;
-
 /// How a job is run.
 #[derive(Clone)]
 pub struct RunOptions {
@@ -209,9 +159,7 @@ pub struct Outcome {
 
 /// The job's tools, made once.
 pub struct Runner {
-    pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) lake: Lake,
-    pub(crate) ledger: Box<dyn Ledger>,
+    pub(crate) batches: Batches,
     pub(crate) engine: Embedded,
     pub(crate) options: RunOptions,
     pub(crate) job: JobId,
@@ -254,10 +202,15 @@ impl Runner {
         };
         let job = job_of(ledger.epoch())?;
         let (done, breached) = (Vec::new(), Vec::new());
-        Ok(Self {
+        let batches = Batches {
             pipeline,
             lake,
             ledger,
+            environment: options.environment.clone(),
+            hook: Arc::clone(&options.hook),
+        };
+        Ok(Self {
+            batches,
             engine,
             options,
             job,
@@ -274,13 +227,18 @@ impl Runner {
     /// The first thing that went wrong; what was committed stays.
     pub async fn run(mut self, progress: &Progress) -> Result<Outcome, RunError> {
         self.finish_interrupted(progress).await?;
-        let objects = list(&self.engine.stores, &self.pipeline.source, &self.options.inputs).await?;
-        let all = cut(&objects, self.pipeline.source.format(), SPLIT_BYTES);
+        let objects = list(
+            &self.engine.stores,
+            &self.batches.pipeline.source,
+            &self.options.inputs,
+        )
+        .await?;
+        let all = cut(&objects, self.batches.pipeline.source.format(), SPLIT_BYTES);
         self.announce(&all, progress);
         loop {
             let splits = next_batch(
                 &all,
-                &self.ledger.state().covered,
+                &self.batches.ledger.state().covered,
                 self.options.batch_bytes,
                 &unpacked_bytes,
             );
@@ -293,64 +251,17 @@ impl Runner {
         self.finish().await
     }
 
-    /// Fixes a batch's positions and opens its first attempt, in one ledger write.
-    pub(crate) async fn plan(
-        &mut self,
-        splits: &[Split],
-        redrives: Vec<String>,
-    ) -> Result<(BatchId, Attempt), RunError> {
-        let epoch = self.ledger.epoch();
-        let batch = BatchId::try_from(format!("b{:08}", self.ledger.state().batches.len() + 1))?;
-        let attempt = Attempt { epoch, number: 1 };
-        let job = self.job.clone();
-        let planned = Entry::Planned {
-            epoch,
-            job,
-            batch: batch.clone(),
-            splits: splits.to_vec(),
-            redrives,
-        };
-        let started = Entry::Started {
-            epoch,
-            batch: batch.clone(),
-            attempt,
-        };
-        self.ledger.append(vec![planned, started]).await?;
-        (self.options.hook)(Moment::Planned);
-        Ok((batch, attempt))
-    }
-
     pub(crate) async fn finish_interrupted(&mut self, progress: &Progress) -> Result<(), RunError> {
         if let Some((report, held)) = self.missing_report().await? {
             self.mended = Some(report);
             self.breached.extend(held);
         }
-        let open: Vec<_> = self
-            .ledger
-            .state()
-            .open_batches()
-            .map(|(id, batch)| (id.clone(), batch.clone()))
-            .collect();
-        for (id, batch) in open {
-            let adopted = commit::adopt(&self.lake, &id, &batch.splits)
-                .await
-                .map_err(|source| RunError::Commit {
-                    batch: id.clone(),
-                    source,
-                })?;
-            if let Some(published) = adopted {
-                self.commit(published).await?;
+        for (id, batch) in self.batches.open() {
+            if let Some(committed) = self.batches.adopt(&id, &batch.splits).await? {
+                self.count(committed);
                 continue;
             }
-            let epoch = self.ledger.epoch();
-            let attempt = batch.next_attempt(epoch);
-            self.ledger
-                .append(vec![Entry::Started {
-                    epoch,
-                    batch: id.clone(),
-                    attempt,
-                }])
-                .await?;
+            let attempt = self.batches.start(&id).await?;
             if batch.redrives.is_empty() {
                 self.announce(&batch.splits, progress);
                 self.attempt(&id, attempt, &batch.splits, progress).await?;
@@ -363,7 +274,7 @@ impl Runner {
     }
 
     fn announce(&self, splits: &[Split], progress: &Progress) {
-        let covered = &self.ledger.state().covered;
+        let covered = &self.batches.ledger.state().covered;
         let planned = |split: &Split| match covered.get(&split.object) {
             Some(ranges) => ranges.missing(split.start, split.end).is_empty(),
             None => false,
@@ -397,19 +308,19 @@ impl Runner {
     /// Where an attempt writes.
     pub(crate) fn sink(&self, batch: &BatchId, attempt: Attempt) -> SinkSpec {
         SinkSpec {
-            table: self.pipeline.table(),
-            partition: self.pipeline.partition.clone(),
-            lake: Arc::clone(&self.lake.store),
-            root: self.lake.root.clone(),
+            table: self.batches.pipeline.table(),
+            partition: self.batches.pipeline.partition.clone(),
+            lake: Arc::clone(&self.batches.lake.store),
+            root: self.batches.lake.root.clone(),
             batch: batch.clone(),
             attempt,
             first_task: 0,
-            file_bytes: self.pipeline.lake.file_bytes,
-            local_root: self.lake.local(),
+            file_bytes: self.batches.pipeline.lake.file_bytes,
+            local_root: self.batches.lake.local(),
             // Redshift's COPY is documented for the classic encodings only.
-            delta_encodings: !matches!(self.pipeline.warehouse, Some(Warehouse::Redshift { .. })),
-            compression: self.pipeline.lake.compression,
-            watermark_us: self.ledger.state().newest_us,
+            delta_encodings: !matches!(self.batches.pipeline.warehouse, Some(Warehouse::Redshift { .. })),
+            compression: self.batches.pipeline.lake.compression,
+            watermark_us: self.batches.ledger.state().newest_us,
             quarantine_date: Utc::now().format("%Y-%m-%d").to_string(),
             memory_bytes: self.options.memory_bytes / 2 / self.options.threads.max(1),
             runner: None,
@@ -424,98 +335,29 @@ impl Runner {
         splits: &[Split],
         reports: Vec<TaskReport>,
     ) -> Result<(), RunError> {
-        (self.options.hook)(Moment::Written);
-        let environment = self.options.environment.as_deref();
-        let job = self.job.clone();
-        let manifest = commit::join(&self.pipeline, environment, &job, batch, attempt, splits, reports);
-        if let Some(clean) = self.breach(&manifest)
-            && let Some(quality) = &self.pipeline.quality
-            && quality.on_breach == OnBreach::Fail
-        {
-            let minimum = quality.minimum_clean;
-            return Err(RunError::Breach {
-                batch: batch.clone(),
-                clean,
-                minimum,
-            });
-        }
-        let published = commit::publish(&self.lake, manifest)
-            .await
-            .map_err(|source| RunError::Commit {
-                batch: batch.clone(),
-                source,
-            })?;
-        (self.options.hook)(Moment::Published);
-        self.commit(published).await
+        let committed = self
+            .batches
+            .publish(&self.job, batch, attempt, splits, reports)
+            .await?;
+        self.count(committed);
+        Ok(())
     }
 
-    /// The ledger names the manifest; then what earlier attempts left behind is swept.
-    async fn commit(&mut self, published: Published) -> Result<(), RunError> {
-        let Published { manifest, digest } = published;
-        let breached = self.breach(&manifest).is_some();
-        let hold = |on: OnBreach| matches!(on, OnBreach::Hold | OnBreach::Fail);
-        let held = breached
-            && self
-                .pipeline
-                .quality
-                .as_ref()
-                .is_some_and(|quality| hold(quality.on_breach));
-        let committed = Entry::Committed {
-            epoch: self.ledger.epoch(),
-            batch: manifest.batch.clone(),
-            attempt: manifest.attempt,
-            manifest: digest,
-            counts: manifest.total(),
-            newest_us: manifest.files.iter().map(|file| file.time_max).max(),
-            held,
-        };
-        self.ledger.append(vec![committed]).await?;
-        (self.options.hook)(Moment::Committed);
+    fn count(&mut self, CommittedBatch { manifest, breached }: CommittedBatch) {
         self.engine.keys.commit(&manifest.keys);
-        self.sweep(&manifest).await?;
         if breached {
             self.breached.push(manifest.batch.clone());
         }
         self.done.push(manifest);
-        Ok(())
     }
 
-    /// Deletes the objects of this batch's other attempts. They are fenced: no manifest can name them.
-    async fn sweep(&self, manifest: &Manifest) -> Result<(), RunError> {
-        let attempts = self
-            .ledger
-            .state()
-            .batches
-            .get(&manifest.batch)
-            .map_or(&[][..], |batch| &batch.attempts);
-        let stale: Vec<String> = attempts
-            .iter()
-            .filter(|attempt| **attempt != manifest.attempt)
-            .map(|attempt| format!("/{}-{attempt}-", manifest.batch))
-            .collect();
-        if stale.is_empty() {
-            return Ok(());
-        }
-        for folder in ["data", "quarantine", "keys", "quality"] {
-            for (key, _) in self.lake.list(folder).await? {
-                if stale.iter().any(|name| key.contains(name)) {
-                    self.lake.delete(&key).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The batch's share of clean events, when it is under the minimum. A redrive reads what was rejected
-    /// and judged before: only new input is judged.
-    fn breach(&self, manifest: &Manifest) -> Option<f64> {
-        let batch = self.ledger.state().batches.get(&manifest.batch);
-        if batch.is_some_and(|batch| !batch.redrives.is_empty()) {
-            return None;
-        }
-        let minimum = self.pipeline.quality.as_ref()?.minimum_clean;
-        let clean = clean_ratio(&manifest.total());
-        (clean < minimum).then_some(clean)
+    /// Fixes a batch's positions and opens its first attempt.
+    pub(crate) async fn plan(
+        &mut self,
+        splits: &[Split],
+        redrives: Vec<String>,
+    ) -> Result<(BatchId, Attempt), RunError> {
+        self.batches.plan(&self.job, splits, redrives).await
     }
 
     pub(crate) async fn finish(self) -> Result<Outcome, RunError> {

@@ -11,6 +11,7 @@ pub mod etcd;
 pub mod job;
 pub mod lake;
 pub mod ledger;
+pub mod lifecycle;
 pub mod quarantine;
 pub mod query;
 pub mod registry;

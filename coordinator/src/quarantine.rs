@@ -251,19 +251,20 @@ impl Runner {
     /// # Errors
     /// When quarantine cannot be read or opened, or a batch fails; what was committed stays.
     pub async fn redrive(mut self, progress: &Progress) -> Result<Outcome, QuarantineError> {
-        let format = self.pipeline.source.format();
+        let format = self.batches.pipeline.source.format();
         if format != Format::Json {
             return Err(QuarantineError::Format { format });
         }
         self.finish_interrupted(progress).await.map_err(Box::new)?;
-        let redriven = self.ledger.state().redriven();
-        let mut waiting: Vec<(String, u64)> = crate::query::manifests_of(&self.lake, self.ledger.state())
-            .await?
-            .iter()
-            .flat_map(|manifest| &manifest.quarantine)
-            .filter(|object| !redriven.contains(&object.key))
-            .map(|object| (object.key.clone(), object.bytes))
-            .collect();
+        let redriven = self.batches.ledger.state().redriven();
+        let mut waiting: Vec<(String, u64)> =
+            crate::query::manifests_of(&self.batches.lake, self.batches.ledger.state())
+                .await?
+                .iter()
+                .flat_map(|manifest| &manifest.quarantine)
+                .filter(|object| !redriven.contains(&object.key))
+                .map(|object| (object.key.clone(), object.bytes))
+                .collect();
         while !waiting.is_empty() {
             let keys = take(&mut waiting);
             let chunks = self.chunks(&keys).await?;
@@ -323,8 +324,8 @@ impl Runner {
     /// The records of some quarantine files as raw chunks; one split for each object they came from.
     async fn chunks(&self, keys: &[String]) -> Result<Chunks, QuarantineError> {
         // Without a key only clear records can be opened; a sealed one says so then.
-        let sealer = Sealer::of(&self.pipeline).ok();
-        let manifests = crate::query::manifests_of(&self.lake, self.ledger.state()).await?;
+        let sealer = Sealer::of(&self.batches.pipeline).ok();
+        let manifests = crate::query::manifests_of(&self.batches.lake, self.batches.ledger.state()).await?;
         let mut chunks = ChunkRows::default();
         for key in keys {
             let Some(manifest) = manifests
@@ -333,7 +334,7 @@ impl Runner {
             else {
                 return Err(LakeError::Missing { key: key.clone() }.into());
             };
-            for record in read_file(&self.lake, manifest, key).await? {
+            for record in read_file(&self.batches.lake, manifest, key).await? {
                 let payload = open(&record, sealer.as_ref())?;
                 chunks.push(&record, &payload);
             }

@@ -20,7 +20,7 @@ pub(crate) type Report = (String, serde_json::Value);
 impl Runner {
     /// Writes the report over the batches that a job committed; none without a suite.
     pub(crate) async fn report(&self, job: &JobId, done: &[Manifest]) -> Result<Option<Report>, RunError> {
-        if self.pipeline.quality.is_none() {
+        if self.batches.pipeline.quality.is_none() {
             return Ok(None);
         }
         let key = report_key(job);
@@ -29,17 +29,17 @@ impl Runner {
             key: key.clone(),
             reason: error.to_string(),
         })?;
-        self.lake.create(&key, body.into()).await?;
+        self.batches.lake.create(&key, body.into()).await?;
         Ok(Some((key, result)))
     }
 
     /// Writes the report of the last run that committed anything, if it could not do so itself; which of
     /// its batches a breach holds back is told too.
     pub(crate) async fn missing_report(&self) -> Result<Option<(Report, Vec<BatchId>)>, RunError> {
-        if self.pipeline.quality.is_none() {
+        if self.batches.pipeline.quality.is_none() {
             return Ok(None);
         }
-        let state = self.ledger.state();
+        let state = self.batches.ledger.state();
         let Some(last) = state
             .committed()
             .filter_map(|(_, batch)| batch.committed_by)
@@ -48,7 +48,7 @@ impl Runner {
             return Ok(None);
         };
         let job = job_of(last)?;
-        match self.lake.get(&report_key(&job)).await {
+        match self.batches.lake.get(&report_key(&job)).await {
             Ok(_) => return Ok(None),
             Err(LakeError::Missing { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -60,7 +60,7 @@ impl Runner {
             .filter(|(_, batch)| batch.committed_by == Some(last))
         {
             let digest = batch.manifest.as_deref().unwrap_or_default();
-            let manifest = commit::committed(&self.lake, id, digest).await;
+            let manifest = commit::committed(&self.batches.lake, id, digest).await;
             let manifest = manifest.map_err(|source| RunError::Commit {
                 batch: id.clone(),
                 source,
@@ -82,7 +82,8 @@ impl Runner {
     /// A batch of another version of the pipeline answers another suite; one of another environment may be
     /// sealed otherwise.
     fn answers_our_suite(&self, manifest: &Manifest) -> bool {
-        manifest.pipeline_digest == self.pipeline.digest && manifest.environment == self.options.environment
+        manifest.pipeline_digest == self.batches.pipeline.digest
+            && manifest.environment == self.options.environment
     }
 
     async fn quality_result(&self, job: &JobId, done: &[Manifest]) -> Result<serde_json::Value, RunError> {
@@ -94,14 +95,14 @@ impl Runner {
                 key: object.key.clone(),
                 reason,
             };
-            let bytes = self.lake.get(&object.key).await?;
+            let bytes = self.batches.lake.get(&object.key).await?;
             for state in read_states(&bytes) {
                 let state = plan.open(&state).map_err(|error| damaged(error.to_string()))?;
                 merged.merge(state).map_err(|error| damaged(error.to_string()))?;
             }
         }
         let mut meta = serde_json::Map::new();
-        meta.insert("pipeline".to_owned(), self.pipeline.name.as_str().into());
+        meta.insert("pipeline".to_owned(), self.batches.pipeline.name.as_str().into());
         meta.insert("job".to_owned(), job.as_str().into());
         Ok(plan.result(&merged, meta))
     }

@@ -90,7 +90,10 @@ async fn cluster(workers: usize) -> Cluster {
         let work_dir = folder.path().display().to_string();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        tokio::spawn(millrace_worker::serving::serve_shuffle(listener, work_dir.clone()));
+        tokio::spawn(millrace_worker::serving::serve_shuffle(
+            listener,
+            work_dir.clone(),
+        ));
         let place = Place {
             host: "127.0.0.1".to_owned(),
             port,
@@ -164,7 +167,10 @@ async fn run(cluster: &Cluster, bench: &Bench, batch: &str, committed: &[Manifes
         quarantine_date: "2026-01-02".to_owned(),
     };
     let tasks: Vec<Vec<Split>> = bench.splits.iter().map(|split| vec![split.clone()]).collect();
-    let keys: Vec<_> = committed.iter().flat_map(|manifest| manifest.keys.clone()).collect();
+    let keys: Vec<_> = committed
+        .iter()
+        .flat_map(|manifest| manifest.keys.clone())
+        .collect();
     let (_stop, stopped) = watch::channel(false);
     let reports: Vec<TaskReport> = cluster
         .engine

@@ -125,7 +125,10 @@ impl Leaders {
             None => {
                 let endpoint = Endpoint::from_shared(format!("http://{address}"))
                     .map_err(|error| Status::invalid_argument(error.to_string()))?;
-                let channel = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect_lazy();
+                let channel = endpoint
+                    .connect_timeout(PATIENCE)
+                    .timeout(PATIENCE)
+                    .connect_lazy();
                 self.channels.insert(address.to_owned(), channel.clone());
                 channel
             }
@@ -143,9 +146,7 @@ impl Leaders {
             .await
             .map_err(|_| Status::deadline_exceeded("no answer"))??
             .into_inner();
-        let leader = answer
-            .leader
-            .ok_or_else(|| Status::unavailable("nobody leads"))?;
+        let leader = answer.leader.ok_or_else(|| Status::unavailable("nobody leads"))?;
         Ok(Answer {
             leader,
             drain: answer.drain,

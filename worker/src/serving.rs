@@ -94,7 +94,11 @@ impl Worker {
         };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let local = listener.local_addr().map_err(listen)?;
-        let (host, port) = match config.advertise.as_ref().and_then(|address| address.rsplit_once(':')) {
+        let (host, port) = match config
+            .advertise
+            .as_ref()
+            .and_then(|address| address.rsplit_once(':'))
+        {
             Some((host, port)) => (host.to_owned(), port.parse().unwrap_or(local.port())),
             None => (local.ip().to_string(), local.port()),
         };
@@ -139,7 +143,12 @@ impl Worker {
                         let workplace = Arc::new(self.workplace(&id));
                         match Tenure::begin(address, id.clone(), &self.place, workplace).await {
                             Ok(begun) => {
-                                tracing::info!(leader = answer.leader.name, epoch, executor = id, "following");
+                                tracing::info!(
+                                    leader = answer.leader.name,
+                                    epoch,
+                                    executor = id,
+                                    "following"
+                                );
                                 tenure = Some((epoch, address.clone(), begun));
                             }
                             Err(error) => tracing::warn!(%error, epoch, "the leader cannot be followed yet"),

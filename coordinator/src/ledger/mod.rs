@@ -121,9 +121,8 @@ impl Entry {
             Self::Opened { .. } => None,
             Self::Planned { epoch, .. }
             | Self::Lost { epoch, .. }
-            | Self::Started { epoch, .. } | Self::Committed { epoch, .. } => {
-                Some(*epoch)
-            }
+            | Self::Started { epoch, .. }
+            | Self::Committed { epoch, .. } => Some(*epoch),
         }
     }
 }

@@ -58,7 +58,12 @@ fn uncovered(split: &Split, covered: &HashMap<InputObject, Ranges>) -> Vec<Split
 /// Deals the splits of a batch out to at most `tasks` tasks, about the same weight to each. With `together` the
 /// splits of one object stay in one task: equal keys meet there.
 #[must_use]
-pub fn deal(splits: &[Split], tasks: usize, together: bool, weigh: &dyn Fn(&Split) -> u64) -> Vec<Vec<Split>> {
+pub fn deal(
+    splits: &[Split],
+    tasks: usize,
+    together: bool,
+    weigh: &dyn Fn(&Split) -> u64,
+) -> Vec<Vec<Split>> {
     let mut groups: Vec<(u64, Vec<Split>)> = Vec::new();
     let mut places: HashMap<&InputObject, usize> = HashMap::new();
     for split in splits {

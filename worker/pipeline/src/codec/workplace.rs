@@ -196,5 +196,7 @@ impl Workplace {
 /// Names the pipeline and the environment.
 fn digest_of(attempt: &AttemptSpec) -> Result<String, CodecError> {
     let named = serde_json::to_vec(&(&attempt.pipeline, &attempt.environment));
-    Ok(blake3::hash(&named.map_err(CodecError::Damaged)?).to_hex().to_string())
+    Ok(blake3::hash(&named.map_err(CodecError::Damaged)?)
+        .to_hex()
+        .to_string())
 }

@@ -152,7 +152,11 @@ impl KeyIndex {
             let mut state = self.state.lock();
             for file in files {
                 let entry = state.hours.entry(file.hour).or_default();
-                if entry.files.iter().any(|known| known.object.key == file.object.key) {
+                if entry
+                    .files
+                    .iter()
+                    .any(|known| known.object.key == file.object.key)
+                {
                     continue;
                 }
                 entry.files.push(file.clone());

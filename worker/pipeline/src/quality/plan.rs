@@ -153,7 +153,9 @@ impl QualityPlan {
             }) => Some(columns),
             Fill::Source(_) | Fill::Check(_) => None,
         });
-        let mut masked = columns.flatten().filter(|column| self.masked.get(**column) == Some(&true));
+        let mut masked = columns
+            .flatten()
+            .filter(|column| self.masked.get(**column) == Some(&true));
         masked
             .next()
             .map(|column| self.table.field(*column).name().clone())

@@ -88,8 +88,9 @@ async fn put_if_absent(spec: &SinkSpec, key: &str, body: Vec<u8>) -> Result<()> 
         ..PutOptions::default()
     };
     match spec.lake.put_opts(&path, PutPayload::from(body), options).await {
-        Ok(_)
-        | Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(()),
+        Ok(_) | Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+            Ok(())
+        }
         Err(source) => {
             let key = key.to_owned();
             Err(SinkError::Put { key, source }.into())

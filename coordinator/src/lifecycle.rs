@@ -1,0 +1,269 @@
+//! The way of a batch: planned, attempted, published, committed.
+//!
+//! What is the same for every engine and every ledger. In: splits, and the reports of an attempt. Out: entries in the
+//! ledger, one manifest, and nothing left of attempts that died.
+//!
+//! | a batch that the ledger...                    | is                                                    |
+//! |-----------------------------------------------|-------------------------------------------------------|
+//! | planned, and whose manifest is there           | committed as it is: the crash came after the manifest |
+//! | planned, without a manifest                    | run again as a new attempt over the same positions    |
+//! | committed                                      | never touched again                                   |
+
+use std::sync::Arc;
+
+use millrace_pipeline::spec::model::{OnBreach, Pipeline};
+use millrace_proto::ids::{Attempt, BatchId, JobId};
+use millrace_proto::manifest::{Manifest, TaskReport};
+use millrace_proto::split::Split;
+
+use crate::commit::{self, Published};
+use crate::job::{RunError, clean_ratio};
+use crate::lake::Lake;
+use crate::ledger::{Batch, Entry, Ledger};
+
+/// Steps of a batch, in order. A hook may be told of each: tests kill the process there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// The ledger is ours.
+    Opened,
+    /// The batch's positions are in the ledger.
+    Planned,
+    /// Every file of the attempt is written, no manifest yet.
+    Written,
+    /// The manifest is put, the ledger does not name it yet.
+    Published,
+    /// The ledger names it.
+    Committed,
+    /// The result of the quality suite is written.
+    Finished,
+}
+
+impl Moment {
+    /// All of them, in order.
+    pub const ALL: [Self; 6] = [
+        Self::Opened,
+        Self::Planned,
+        Self::Written,
+        Self::Published,
+        Self::Committed,
+        Self::Finished,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Planned => "planned",
+            Self::Written => "written",
+            Self::Published => "published",
+            Self::Committed => "committed",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+/// Called at each [`Moment`].
+pub type Hook = Arc<dyn Fn(Moment) + Send + Sync>;
+
+/// The batches of one pipeline, under one writer.
+pub struct Batches {
+    /// The pipeline as it runs now.
+    pub pipeline: Arc<Pipeline>,
+    /// Its lake.
+    pub lake: Lake,
+    /// Its ledger, open for writing.
+    pub ledger: Box<dyn Ledger>,
+    /// Decides about masking.
+    pub environment: Option<String>,
+    /// Told of each moment.
+    pub hook: Hook,
+}
+
+/// A batch that was committed.
+#[derive(Debug, Clone)]
+pub struct CommittedBatch {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Whether its share of clean events is under the minimum.
+    pub breached: bool,
+}
+
+impl Batches {
+    /// Fixes a batch's positions and opens its first attempt, in one ledger write.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn plan(
+        &mut self,
+        job: &JobId,
+        splits: &[Split],
+        redrives: Vec<String>,
+    ) -> Result<(BatchId, Attempt), RunError> {
+        let epoch = self.ledger.epoch();
+        let batch = BatchId::try_from(format!("b{:08}", self.ledger.state().batches.len() + 1))?;
+        let attempt = Attempt { epoch, number: 1 };
+        let planned = Entry::Planned {
+            epoch,
+            job: job.clone(),
+            batch: batch.clone(),
+            splits: splits.to_vec(),
+            redrives,
+        };
+        let started = Entry::Started {
+            epoch,
+            batch: batch.clone(),
+            attempt,
+        };
+        self.ledger.append(vec![planned, started]).await?;
+        (self.hook)(Moment::Planned);
+        Ok((batch, attempt))
+    }
+
+    /// Batches that are planned and not committed, in order.
+    #[must_use]
+    pub fn open(&self) -> Vec<(BatchId, Batch)> {
+        let open = self.ledger.state().open_batches();
+        open.map(|(id, batch)| (id.clone(), batch.clone())).collect()
+    }
+
+    /// Commits an open batch whose manifest is there already.
+    ///
+    /// # Errors
+    /// When the lake or the ledger fail, or the manifest is not this batch's.
+    pub async fn adopt(
+        &mut self,
+        batch: &BatchId,
+        splits: &[Split],
+    ) -> Result<Option<CommittedBatch>, RunError> {
+        let adopted = commit::adopt(&self.lake, batch, splits).await;
+        let adopted = adopted.map_err(|source| RunError::Commit {
+            batch: batch.clone(),
+            source,
+        })?;
+        match adopted {
+            Some(published) => Ok(Some(self.commit(published).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens another attempt of an open batch.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn start(&mut self, batch: &BatchId) -> Result<Attempt, RunError> {
+        let epoch = self.ledger.epoch();
+        let number = |batch: &Batch| batch.next_attempt(epoch);
+        let first = Attempt { epoch, number: 1 };
+        let attempt = self.ledger.state().batches.get(batch).map_or(first, number);
+        let batch = batch.clone();
+        self.ledger
+            .append(vec![Entry::Started {
+                epoch,
+                batch,
+                attempt,
+            }])
+            .await?;
+        Ok(attempt)
+    }
+
+    /// Joins the reports of an attempt and commits them.
+    ///
+    /// # Errors
+    /// When the counts do not add up, a breach keeps the batch out, or the lake or the ledger fail.
+    pub async fn publish(
+        &mut self,
+        job: &JobId,
+        batch: &BatchId,
+        attempt: Attempt,
+        splits: &[Split],
+        reports: Vec<TaskReport>,
+    ) -> Result<CommittedBatch, RunError> {
+        (self.hook)(Moment::Written);
+        let environment = self.environment.as_deref();
+        let manifest = commit::join(&self.pipeline, environment, job, batch, attempt, splits, reports);
+        if let Some(clean) = self.breach(&manifest)
+            && let Some(quality) = &self.pipeline.quality
+            && quality.on_breach == OnBreach::Fail
+        {
+            let minimum = quality.minimum_clean;
+            return Err(RunError::Breach {
+                batch: batch.clone(),
+                clean,
+                minimum,
+            });
+        }
+        let published = commit::publish(&self.lake, manifest)
+            .await
+            .map_err(|source| RunError::Commit {
+                batch: batch.clone(),
+                source,
+            })?;
+        (self.hook)(Moment::Published);
+        self.commit(published).await
+    }
+
+    /// The ledger names the manifest; then what earlier attempts left behind is swept.
+    async fn commit(&mut self, published: Published) -> Result<CommittedBatch, RunError> {
+        let Published { manifest, digest } = published;
+        let breached = self.breach(&manifest).is_some();
+        let hold = |on: OnBreach| matches!(on, OnBreach::Hold | OnBreach::Fail);
+        let held = breached
+            && self
+                .pipeline
+                .quality
+                .as_ref()
+                .is_some_and(|quality| hold(quality.on_breach));
+        let committed = Entry::Committed {
+            epoch: self.ledger.epoch(),
+            batch: manifest.batch.clone(),
+            attempt: manifest.attempt,
+            manifest: digest,
+            counts: manifest.total(),
+            newest_us: manifest.files.iter().map(|file| file.time_max).max(),
+            held,
+        };
+        self.ledger.append(vec![committed]).await?;
+        (self.hook)(Moment::Committed);
+        self.sweep(&manifest).await?;
+        Ok(CommittedBatch { manifest, breached })
+    }
+
+    /// Deletes the objects of this batch's other attempts. They are fenced: no manifest can name them.
+    async fn sweep(&self, manifest: &Manifest) -> Result<(), RunError> {
+        let attempts = self
+            .ledger
+            .state()
+            .batches
+            .get(&manifest.batch)
+            .map_or(&[][..], |batch| &batch.attempts);
+        let stale: Vec<String> = attempts
+            .iter()
+            .filter(|attempt| **attempt != manifest.attempt)
+            .map(|attempt| format!("/{}-{attempt}-", manifest.batch))
+            .collect();
+        if stale.is_empty() {
+            return Ok(());
+        }
+        for folder in ["data", "quarantine", "keys", "quality"] {
+            for (key, _) in self.lake.list(folder).await? {
+                if stale.iter().any(|name| key.contains(name)) {
+                    self.lake.delete(&key).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The batch's share of clean events, when it is under the minimum. A redrive reads what was rejected
+    /// and judged before: only new input is judged.
+    fn breach(&self, manifest: &Manifest) -> Option<f64> {
+        let batch = self.ledger.state().batches.get(&manifest.batch);
+        if batch.is_some_and(|batch| !batch.redrives.is_empty()) {
+            return None;
+        }
+        let minimum = self.pipeline.quality.as_ref()?.minimum_clean;
+        let clean = clean_ratio(&manifest.total());
+        (clean < minimum).then_some(clean)
+    }
+}
