@@ -21,3 +21,4 @@ pub mod rows;
 pub mod sink;
 pub mod source;
 pub mod spec;
+pub mod unary;

@@ -17,35 +17,36 @@ mod cast;
 mod json;
 pub(in crate::decode) mod origin;
 
-use std::fmt;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::TreeNodeRecursion;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{
-    ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions,
-};
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
-};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::EmissionType;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use tokio::runtime::Handle;
 
 use crate::source::Stores;
 use crate::source::read::{Emit, SplitBytes, each_range, each_split};
 use crate::spec::model::Format;
+use crate::unary::{Unary, UnaryExec, UnaryTask};
 
 use super::{DecodePlan, avro, csv, decoded_schema, parquet};
 
 /// Reads and decodes splits of CSV, Avro or Parquet objects.
-#[derive(Debug, Clone)]
-pub struct ContainerExec {
-    input: Arc<dyn ExecutionPlan>,
+pub type ContainerExec = UnaryExec<Container>;
+
+/// What [`ContainerExec`] does.
+#[derive(Debug)]
+pub struct Container {
     stores: Arc<Stores>,
-    plan: Arc<DecodePlan>,
-    format: Format,
-    properties: Arc<PlanProperties>,
+    /// What is decoded.
+    pub plan: Arc<DecodePlan>,
+    /// The objects' format.
+    pub format: Format,
 }
 
 impl ContainerExec {
@@ -57,119 +58,57 @@ impl ContainerExec {
         plan: Arc<DecodePlan>,
         format: Format,
     ) -> Self {
-        let properties = Arc::new(PlanProperties::new(
-            EquivalenceProperties::new(decoded_schema(&plan)),
-            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
-            EmissionType::Incremental,
-            input.boundedness(),
-        ));
-        Self {
-            input,
-            stores,
-            plan,
-            format,
-            properties,
-        }
-    }
-
-    /// What is decoded, for the wire.
-    #[must_use]
-    pub fn plan(&self) -> &Arc<DecodePlan> {
-        &self.plan
-    }
-
-    /// The objects' format, for the wire.
-    #[must_use]
-    pub fn format(&self) -> Format {
-        self.format
+        Self::over(input, Arc::new(Container { stores, plan, format }))
     }
 }
 
-impl DisplayAs for ContainerExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "ContainerExec: {:?}, {} fields",
-            self.format,
-            self.plan.fields.len()
-        )
-    }
-}
+impl Unary for Container {
+    const NAME: &'static str = "ContainerExec";
 
-impl ExecutionPlan for ContainerExec {
-    fn name(&self) -> &'static str {
-        "ContainerExec"
+    fn schema(&self, _: &SchemaRef) -> SchemaRef {
+        decoded_schema(&self.plan)
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
+    fn settings(&self, _: &SchemaRef) -> String {
+        format!("{:?}, {} fields", self.format, self.plan.fields.len())
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
+    fn emission(&self, _: EmissionType) -> EmissionType {
+        EmissionType::Incremental
     }
 
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
+    fn run(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = children.pop().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self::new(
-            input,
-            Arc::clone(&self.stores),
-            Arc::clone(&self.plan),
-            self.format,
-        )))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(
-            children,
-            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
-        )
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let splits = self.input.execute(partition, context)?;
+        splits: SendableRecordBatchStream,
+        task: &UnaryTask<'_>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let (stores, plan) = (Arc::clone(&self.stores), Arc::clone(&self.plan));
-        let schema = decoded_schema(&plan);
-        match self.format {
-            Format::Csv => Ok(each_split(
+        let schema = Arc::clone(task.schema);
+        let batches = match self.format {
+            Format::Csv => each_split(
                 splits,
                 stores,
                 schema,
                 move |bytes: &mut SplitBytes<'_>, emit: &mut Emit<'_>| csv::decode(bytes, &plan, emit),
-            )),
-            Format::Avro => Ok(each_split(
+            ),
+            Format::Avro => each_split(
                 splits,
                 stores,
                 schema,
                 move |bytes: &mut SplitBytes<'_>, emit: &mut Emit<'_>| avro::decode(bytes, &plan, emit),
-            )),
-            Format::Parquet => Ok(each_range(splits, schema, move |_| {
+            ),
+            Format::Parquet => each_range(splits, schema, move |_| {
                 let mut reader =
                     parquet::Reader::new(Arc::clone(&stores), Arc::clone(&plan), Handle::current());
                 move |split, emit: &mut Emit<'_>| reader.decode(split, emit)
-            })),
-            Format::Json => Err(DataFusionError::Internal(
-                "JSON lines are read by ScanExec".to_owned(),
-            )),
-        }
+            }),
+            Format::Json => {
+                return Err(DataFusionError::Internal(
+                    "JSON lines are read by ScanExec".to_owned(),
+                ));
+            }
+        };
+        Ok(batches.boxed())
     }
 }
 

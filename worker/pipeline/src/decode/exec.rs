@@ -4,134 +4,64 @@
 //! [`super::decoded_schema`], whose texts and raw records borrow the chunks' buffers.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, LargeBinaryArray, ListArray, RecordBatch};
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{SchemaRef, UInt32Type, UInt64Type};
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, internal_err};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::EquivalenceProperties;
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
-use datafusion::physical_plan::metrics::{
-    BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
-};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
-};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::metrics::{BaselineMetrics, Count};
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 
 use super::json::Decoder;
 use super::json::messages::Messages;
 use super::{DecodePlan, decoded_schema};
 use crate::rows;
+use crate::unary::{Unary, UnaryExec, UnaryTask};
 
 /// Decodes JSON lines.
+pub type DecodeExec = UnaryExec<Decode>;
+
+/// What [`DecodeExec`] does.
 #[derive(Debug)]
-pub struct DecodeExec {
-    input: Arc<dyn ExecutionPlan>,
-    plan: Arc<DecodePlan>,
-    schema: SchemaRef,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+pub struct Decode {
+    /// What is decoded.
+    pub plan: Arc<DecodePlan>,
 }
 
 impl DecodeExec {
     /// Decodes `input`, which has [`rows::chunk_schema`], as `plan` says.
     #[must_use]
     pub fn new(input: Arc<dyn ExecutionPlan>, plan: Arc<DecodePlan>) -> Self {
-        let schema = decoded_schema(&plan);
-        let properties = Arc::new(PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&schema)),
-            datafusion::physical_expr::Partitioning::UnknownPartitioning(
-                input.output_partitioning().partition_count(),
-            ),
-            input.pipeline_behavior(),
-            input.boundedness(),
-        ));
-        Self {
-            input,
-            plan,
-            schema,
-            properties,
-            metrics: ExecutionPlanMetricsSet::new(),
-        }
-    }
-
-    /// What is decoded.
-    #[must_use]
-    pub fn plan(&self) -> &Arc<DecodePlan> {
-        &self.plan
+        Self::over(input, Arc::new(Decode { plan }))
     }
 }
 
-impl DisplayAs for DecodeExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DecodeExec: json, {} fields", self.plan.fields.len())
-    }
-}
+impl Unary for Decode {
+    const NAME: &'static str = "DecodeExec";
 
-impl ExecutionPlan for DecodeExec {
-    fn name(&self) -> &'static str {
-        "DecodeExec"
+    fn schema(&self, _: &SchemaRef) -> SchemaRef {
+        decoded_schema(&self.plan)
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
+    fn settings(&self, _: &SchemaRef) -> String {
+        format!("json, {} fields", self.plan.fields.len())
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
+    fn run(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self::new(input, Arc::clone(&self.plan)))),
-            (Some(_) | None, _) => internal_err!("DecodeExec has exactly one input"),
-        }
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(
-            children,
-            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
-        )
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let chunks = self.input.execute(partition, context)?;
+        input: SendableRecordBatchStream,
+        task: &UnaryTask<'_>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let kernel = Kernel {
             decoder: Decoder::new(Arc::clone(&self.plan)),
-            metrics: BaselineMetrics::new(&self.metrics, partition),
-            bytes: MetricBuilder::new(&self.metrics).counter("bytes_decoded", partition),
+            metrics: task.metrics(),
+            bytes: task.counter("bytes_decoded"),
         };
-        let batches = decoded(chunks, kernel);
-        Ok(Box::pin(RecordBatchStreamAdapter::new(
-            Arc::clone(&self.schema),
-            batches,
-        )))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+        Ok(decoded(input, kernel).boxed())
     }
 }
 
@@ -235,6 +165,7 @@ fn of_messages(messages: &ListArray, row: usize) -> Result<(ScalarBuffer<u64>, S
 mod tests {
     use arrow::array::{ArrayRef, UInt32Array, UInt64Array};
     use datafusion::datasource::memory::MemorySourceConfig;
+    use datafusion::execution::TaskContext;
 
     use super::*;
     use crate::decode::{Wanted, WantedKind};

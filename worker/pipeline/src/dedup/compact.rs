@@ -3,43 +3,31 @@
 //! In and out: the same rows. Views borrow the reader's buffers; written to another process as they are, every
 //! bucket of the exchange would carry the whole input with it.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
-    Partitioning, PlanProperties, ReplaceChildrenOptions,
-};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
+use futures::stream::BoxStream;
+
+use crate::unary::{Unary, UnaryExec, UnaryTask};
 
 /// Copies what views borrow.
+pub type CompactExec = UnaryExec<Compact>;
+
+/// What [`CompactExec`] does.
 #[derive(Debug)]
-pub struct CompactExec {
-    input: Arc<dyn ExecutionPlan>,
-    properties: Arc<PlanProperties>,
-}
+pub struct Compact;
 
 impl CompactExec {
     /// Compacts what `input` gives.
     #[must_use]
     pub fn new(input: Arc<dyn ExecutionPlan>) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(input.schema()),
-            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
-            input.pipeline_behavior(),
-            input.boundedness(),
-        );
-        Self {
-            input,
-            properties: Arc::new(properties),
-        }
+        Self::over(input, Arc::new(Compact))
     }
 }
 
@@ -60,59 +48,23 @@ pub fn compacted(batch: &RecordBatch) -> std::result::Result<RecordBatch, ArrowE
     RecordBatch::try_new(batch.schema(), batch.columns().iter().map(own).collect())
 }
 
-impl DisplayAs for CompactExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CompactExec")
-    }
-}
+impl Unary for Compact {
+    const NAME: &'static str = "CompactExec";
+    const KEEPS_ORDER: bool = true;
 
-impl ExecutionPlan for CompactExec {
-    fn name(&self) -> &'static str {
-        "CompactExec"
+    fn schema(&self, input: &SchemaRef) -> SchemaRef {
+        Arc::clone(input)
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
+    fn settings(&self, _: &SchemaRef) -> String {
+        String::new()
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
+    fn run(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = children.pop().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self::new(input)))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(
-            children,
-            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
-        )
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = self.input.execute(partition, context)?;
-        let schema = input.schema();
-        let owned = input.map(|batch| Ok(compacted(&batch?)?));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, owned)))
+        input: SendableRecordBatchStream,
+        _: &UnaryTask<'_>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        Ok(input.map(|batch| Ok(compacted(&batch?)?)).boxed())
     }
 }

@@ -4,25 +4,18 @@
 //! one note with the duplicates counted by split.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{SchemaRef, UInt32Type};
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
-    Partitioning, PlanProperties, ReplaceChildrenOptions,
-};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::metrics::BaselineMetrics;
 use futures::StreamExt;
-use futures::stream::try_unfold;
+use futures::stream::{BoxStream, try_unfold};
 use millrace_proto::manifest::SplitCounts;
 
 use super::deferred::HeldBack;
@@ -30,15 +23,18 @@ use super::grouping::{Columns, Groups};
 use super::index::Verdict;
 use super::{DedupError, KeyIndex};
 use crate::rows::Note;
+use crate::unary::{Unary, UnaryExec, UnaryTask};
 
 /// Keeps the first event of each key in its event hour.
+pub type DedupExec = UnaryExec<Dedup>;
+
+/// What [`DedupExec`] does.
 #[derive(Debug)]
-pub struct DedupExec {
-    input: Arc<dyn ExecutionPlan>,
-    index: Arc<KeyIndex>,
-    time_column: usize,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+pub struct Dedup {
+    /// Keys seen so far, for all partitions of the process.
+    pub index: Arc<KeyIndex>,
+    /// Position of the event time.
+    pub time_column: usize,
 }
 
 impl DedupExec {
@@ -46,19 +42,7 @@ impl DedupExec {
     /// rows need not be partitioned by key within a process.
     #[must_use]
     pub fn new(input: Arc<dyn ExecutionPlan>, index: Arc<KeyIndex>, time_column: usize) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(input.schema()),
-            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
-            input.pipeline_behavior(),
-            input.boundedness(),
-        );
-        Self {
-            input,
-            index,
-            time_column,
-            properties: Arc::new(properties),
-            metrics: ExecutionPlanMetricsSet::new(),
-        }
+        Self::over(input, Arc::new(Dedup { index, time_column }))
     }
 }
 
@@ -172,84 +156,35 @@ fn external(error: DedupError) -> DataFusionError {
     }
 }
 
-impl DisplayAs for DedupExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let schema = self.input.schema();
-        write!(f, "DedupExec: time={}", schema.field(self.time_column).name())
-    }
-}
+impl Unary for Dedup {
+    const NAME: &'static str = "DedupExec";
 
-impl ExecutionPlan for DedupExec {
-    fn name(&self) -> &'static str {
-        "DedupExec"
+    fn schema(&self, input: &SchemaRef) -> SchemaRef {
+        Arc::clone(input)
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
+    fn settings(&self, input: &SchemaRef) -> String {
+        format!("time={}", input.field(self.time_column).name())
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
+    fn run(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        if children.len() != 1 {
-            return Err(DataFusionError::Internal(format!(
-                "DedupExec has one input, got {}",
-                children.len()
-            )));
-        }
-        Ok(Arc::new(Self::new(
-            children.swap_remove(0),
-            Arc::clone(&self.index),
-            self.time_column,
-        )))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(
-            children,
-            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
-        )
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let columns = Columns::of(&self.schema(), self.time_column).map_err(external)?;
+        input: SendableRecordBatchStream,
+        task: &UnaryTask<'_>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let task = Task {
-            input: self.input.execute(partition, context)?,
-            schema: self.schema(),
+            input,
+            schema: Arc::clone(task.schema),
             index: Arc::clone(&self.index),
-            columns,
+            columns: Columns::of(task.schema, self.time_column).map_err(external)?,
             duplicates: BTreeMap::new(),
             held: HeldBack::default(),
             last: None,
-            metrics: BaselineMetrics::new(&self.metrics, partition),
+            metrics: task.metrics(),
         };
         let kept = try_unfold(task, |mut task| async move {
             Ok(task.next().await?.map(|batch| (batch, task)))
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), kept)))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+        Ok(kept.boxed())
     }
 }

@@ -2,52 +2,36 @@
 //!
 //! It runs before masking, so that a key is the hash of clear values whatever the environment.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
-    Partitioning, PlanProperties, ReplaceChildrenOptions,
-};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 
 use super::DedupError;
 use super::hash::hash_keys;
 use crate::rows::{KEY_HIGH, KEY_LOW};
+use crate::unary::{Unary, UnaryExec, UnaryTask};
 
 /// Adds [`KEY_HIGH`] and [`KEY_LOW`] before the last column, the note; notes get null keys.
+pub type KeyExec = UnaryExec<Keying>;
+
+/// What [`KeyExec`] does.
 #[derive(Debug)]
-pub struct KeyExec {
-    input: Arc<dyn ExecutionPlan>,
-    key_columns: Vec<usize>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+pub struct Keying {
+    /// Positions of the columns that make the key.
+    pub key_columns: Vec<usize>,
 }
 
 impl KeyExec {
     /// Hashes the columns at `key_columns` of `input`, whose schema is that of events without a key.
     #[must_use]
     pub fn new(input: Arc<dyn ExecutionPlan>, key_columns: Vec<usize>) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(keyed_schema(&input.schema())),
-            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
-            input.pipeline_behavior(),
-            input.boundedness(),
-        );
-        Self {
-            input,
-            key_columns,
-            properties: Arc::new(properties),
-            metrics: ExecutionPlanMetricsSet::new(),
-        }
+        Self::over(input, Arc::new(Keying { key_columns }))
     }
 }
 
@@ -79,88 +63,38 @@ fn add_keys(
     Ok(RecordBatch::try_new(Arc::clone(keyed), columns)?)
 }
 
-impl DisplayAs for KeyExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let schema = self.input.schema();
+impl Unary for Keying {
+    const NAME: &'static str = "KeyExec";
+    const KEEPS_ORDER: bool = true;
+
+    fn schema(&self, input: &SchemaRef) -> SchemaRef {
+        keyed_schema(input)
+    }
+
+    fn settings(&self, input: &SchemaRef) -> String {
         let names: Vec<_> = self
             .key_columns
             .iter()
-            .map(|column| schema.field(*column).name().as_str())
+            .map(|column| input.field(*column).name().as_str())
             .collect();
-        write!(f, "KeyExec: key=[{}]", names.join(", "))
-    }
-}
-
-impl ExecutionPlan for KeyExec {
-    fn name(&self) -> &'static str {
-        "KeyExec"
+        format!("key=[{}]", names.join(", "))
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn apply_expressions(
+    fn run(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        if children.len() != 1 {
-            return Err(DataFusionError::Internal(format!(
-                "KeyExec has one input, got {}",
-                children.len()
-            )));
-        }
-        Ok(Arc::new(Self::new(
-            children.swap_remove(0),
-            self.key_columns.clone(),
-        )))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(
-            children,
-            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
-        )
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let schema = self.schema();
+        input: SendableRecordBatchStream,
+        task: &UnaryTask<'_>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let schema = Arc::clone(task.schema);
         let key_columns = self.key_columns.clone();
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let keyed = self.input.execute(partition, context)?.map(move |batch| {
+        let metrics = task.metrics();
+        let keyed = input.map(move |batch| {
             let batch = batch?;
             let _timer = metrics.elapsed_compute().timer();
             metrics.output_rows().add(batch.num_rows());
             add_keys(&batch, &key_columns, &schema)
                 .map_err(|error| DataFusionError::External(Box::new(error)))
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), keyed)))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+        Ok(keyed.boxed())
     }
 }

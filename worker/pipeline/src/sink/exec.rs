@@ -1,60 +1,37 @@
 //! The operator around `TaskSink`: one task a partition, one row out.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringArray};
-use datafusion::common::tree_node::TreeNodeRecursion;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, internal_err};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{
-    Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions,
-};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
-};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use millrace_proto::keys::TaskNames;
 
 use super::SinkSpec;
 use super::report::report_schema;
 use super::task::TaskSink;
+use crate::unary::{Unary, UnaryExec, UnaryTask};
 
 /// Writes its input to the lake; see the module.
+pub type SinkExec = UnaryExec<Sink>;
+
+/// What [`SinkExec`] does.
 #[derive(Debug)]
-pub struct SinkExec {
-    input: Arc<dyn ExecutionPlan>,
-    spec: Arc<SinkSpec>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+pub struct Sink {
+    /// Where and how it writes.
+    pub spec: Arc<SinkSpec>,
 }
 
 impl SinkExec {
     /// Writes each partition of `input` as one task.
     #[must_use]
     pub fn new(input: Arc<dyn ExecutionPlan>, spec: Arc<SinkSpec>) -> Self {
-        let partitions = input.output_partitioning().partition_count();
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(report_schema()),
-            Partitioning::UnknownPartitioning(partitions),
-            EmissionType::Final,
-            Boundedness::Bounded,
-        );
-        Self {
-            input,
-            spec,
-            properties: Arc::new(properties),
-            metrics: ExecutionPlanMetricsSet::new(),
-        }
-    }
-
-    /// What it was made from.
-    #[must_use]
-    pub fn spec(&self) -> &Arc<SinkSpec> {
-        &self.spec
+        Self::over(input, Arc::new(Sink { spec }))
     }
 }
 
@@ -82,69 +59,36 @@ fn task_names(spec: &SinkSpec, partition: u32, engine_task: Option<&str>) -> Tas
     }
 }
 
-impl DisplayAs for SinkExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "SinkExec: batch={}, attempt={}",
-            self.spec.batch, self.spec.attempt
-        )
-    }
-}
+impl Unary for Sink {
+    const NAME: &'static str = "SinkExec";
 
-impl ExecutionPlan for SinkExec {
-    fn name(&self) -> &'static str {
-        "SinkExec"
+    fn schema(&self, _: &SchemaRef) -> SchemaRef {
+        report_schema()
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
+    fn settings(&self, _: &SchemaRef) -> String {
+        format!("batch={}, attempt={}", self.spec.batch, self.spec.attempt)
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
+    fn emission(&self, _: EmissionType) -> EmissionType {
+        EmissionType::Final
     }
 
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
+    fn boundedness(&self, _: Boundedness) -> Boundedness {
+        Boundedness::Bounded
     }
 
-    fn apply_expressions(
+    fn run(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self::new(input, Arc::clone(&self.spec)))),
-            _ => internal_err!("SinkExec has exactly one input"),
-        }
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(
-            children,
-            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
-        )
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let Ok(number) = u32::try_from(partition) else {
-            return internal_err!("SinkExec: partition {partition} has no task number");
+        mut input: SendableRecordBatchStream,
+        task: &UnaryTask<'_>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let Ok(number) = u32::try_from(task.partition) else {
+            return internal_err!("SinkExec: partition {} has no task number", task.partition);
         };
-        let names = task_names(&self.spec, number, context.task_id().as_deref());
-        let mut input = self.input.execute(partition, context)?;
+        let names = task_names(&self.spec, number, task.context.task_id().as_deref());
         let spec = Arc::clone(&self.spec);
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
+        let metrics = task.metrics();
         let report = futures::stream::once(async move {
             let mut task = TaskSink::new(spec, names, input.schema())?;
             while let Some(batch) = input.next().await {
@@ -159,10 +103,6 @@ impl ExecutionPlan for SinkExec {
             let column = Arc::new(StringArray::from(vec![report.into_json()?]));
             Ok(RecordBatch::try_new(report_schema(), vec![column])?)
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(report_schema(), report)))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+        Ok(report.boxed())
     }
 }

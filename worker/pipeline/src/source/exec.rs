@@ -5,29 +5,22 @@
 //!
 //! A batch borrows the reader's buffer: nothing is copied after the read.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, LargeBinaryArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::buffer::{Buffer, OffsetBuffer};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{
-    ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions,
-};
-use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
-};
-
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::EmissionType;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use millrace_proto::split::Split;
 
 use crate::rows::{chunk_schema, no_messages};
+use crate::unary::{Unary, UnaryExec, UnaryTask};
 
 use super::kafka::{KafkaError, TopicPartition};
 use super::lines::{Chunk, LineChunks, LineLimits};
@@ -53,100 +46,50 @@ impl Default for ScanOptions {
 }
 
 /// Reads splits of line formats and of topics.
-#[derive(Debug, Clone)]
-pub struct ScanExec {
-    input: Arc<dyn ExecutionPlan>,
+pub type ScanExec = UnaryExec<Scan>;
+
+/// What [`ScanExec`] does.
+#[derive(Debug)]
+pub struct Scan {
     stores: Arc<Stores>,
-    options: ScanOptions,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+    /// What it was told.
+    pub options: ScanOptions,
 }
 
 impl ScanExec {
     /// A scan of the splits that `input` gives.
     #[must_use]
     pub fn new(input: Arc<dyn ExecutionPlan>, stores: Arc<Stores>, options: ScanOptions) -> Self {
-        let properties = Arc::new(PlanProperties::new(
-            EquivalenceProperties::new(chunk_schema()),
-            datafusion::physical_plan::Partitioning::UnknownPartitioning(
-                input.output_partitioning().partition_count(),
-            ),
-            EmissionType::Incremental,
-            input.boundedness(),
-        ));
-        Self {
-            input,
-            stores,
-            options,
-            properties,
-            metrics: ExecutionPlanMetricsSet::new(),
-        }
-    }
-
-    /// What it was told, for the wire.
-    #[must_use]
-    pub fn options(&self) -> ScanOptions {
-        self.options
+        Self::over(input, Arc::new(Scan { stores, options }))
     }
 }
 
-impl DisplayAs for ScanExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ScanExec: chunk_bytes={}", self.options.chunk_bytes)
-    }
-}
+impl Unary for Scan {
+    const NAME: &'static str = "ScanExec";
 
-impl ExecutionPlan for ScanExec {
-    fn name(&self) -> &'static str {
-        "ScanExec"
+    fn schema(&self, _: &SchemaRef) -> SchemaRef {
+        chunk_schema()
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
+    fn settings(&self, _: &SchemaRef) -> String {
+        format!("chunk_bytes={}", self.options.chunk_bytes)
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
+    fn emission(&self, _: EmissionType) -> EmissionType {
+        EmissionType::Incremental
     }
 
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
+    fn run(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = children.pop().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self::new(input, Arc::clone(&self.stores), self.options)))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(
-            children,
-            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
-        )
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = self.input.execute(partition, context)?;
+        input: SendableRecordBatchStream,
+        task: &UnaryTask<'_>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let limits = LineLimits {
             chunk_bytes: self.options.chunk_bytes,
             record_bytes_max: usize::try_from(self.options.record_bytes_max).unwrap_or(usize::MAX),
         };
-        let bytes_read = MetricBuilder::new(&self.metrics).counter("bytes_read", partition);
-        let offsets_missing = MetricBuilder::new(&self.metrics).counter("offsets_missing", partition);
+        let bytes_read = task.counter("bytes_read");
+        let offsets_missing = task.counter("offsets_missing");
         let stores = Arc::clone(&self.stores);
         // Gone as soon as nobody listens: a reader that waits for a broker sends nothing that would tell it.
         let listener = Arc::new(());
@@ -172,11 +115,7 @@ impl ExecutionPlan for ScanExec {
         let chunks = chunks.inspect(move |_| {
             let _ = &listener;
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(chunk_schema(), chunks)))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+        Ok(chunks.boxed())
     }
 }
 

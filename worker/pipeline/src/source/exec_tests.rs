@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use datafusion::catalog::memory::MemorySourceConfig;
+use datafusion::execution::TaskContext;
 use futures::{StreamExt, TryStreamExt};
 use millrace_proto::split::Split;
 

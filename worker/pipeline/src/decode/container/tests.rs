@@ -12,6 +12,7 @@ use arrow::datatypes::{
     DataType, Decimal128Type, Field, Int32Type, Int64Type, Schema, TimestampMicrosecondType, UInt64Type,
 };
 use datafusion::catalog::memory::MemorySourceConfig;
+use datafusion::execution::TaskContext;
 use futures::TryStreamExt;
 use rand::{Rng, SeedableRng};
 
