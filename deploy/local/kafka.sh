@@ -104,6 +104,7 @@ broker.session.timeout.ms=6000
 controlled.shutdown.max.retries=1
 log.cleaner.backoff.ms=200
 log.cleaner.dedupe.buffer.size=4194304
+log.retention.ms=-1
 log.retention.check.interval.ms=1000
 log.initial.task.delay.ms=500
 P

@@ -107,10 +107,16 @@ impl Consumer {
 
     /// The topic's id; empty where the brokers give none.
     pub(super) fn topic_id(&self, topic: &str) -> Result<String, KafkaError> {
-        match topic_id(self, topic, ASK) {
-            Ok((0, 0)) => Ok(String::new()),
-            Ok((high, low)) => Ok(uuid_text(high, low)),
-            Err(code) => Err(self.asked("read the id", topic, code)),
+        let mut refused = None;
+        let id = topic_id(self, topic, ASK, &mut || {
+            refused = self.listen(topic).err();
+            refused.is_none()
+        });
+        match (id, refused) {
+            (Ok((0, 0)), _) => Ok(String::new()),
+            (Ok((high, low)), _) => Ok(uuid_text(high, low)),
+            (Err(_), Some(refused)) => Err(refused),
+            (Err(code), None) => Err(self.asked("read the id", topic, code)),
         }
     }
 
@@ -151,13 +157,15 @@ impl Consumer {
 
     /// Hears what librdkafka has to say about its connections. An error that waiting does not help is returned.
     pub(super) fn listen(&self, topic: &str) -> Result<(), KafkaError> {
-        while let Some(event) = self.client.poll(Duration::ZERO) {
-            let Err(error) = event else { continue };
-            if code_of(&error) == Code::of(Error::RD_KAFKA_RESP_ERR__AUTHENTICATION) {
-                return Err(self.asked("connect to the brokers", topic, code_of(&error)));
-            }
+        // A poll without any time would return after the first log line.
+        while self.client.poll(Duration::from_millis(1)).is_some() {}
+        match self.client.context().refused.lock().clone() {
+            Some(reason) => Err(KafkaError::Refused {
+                topic: topic.to_owned(),
+                reason,
+            }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The last complaint.
@@ -167,16 +175,11 @@ impl Consumer {
 
     /// What the answer `code` to a request means.
     pub(super) fn asked(&self, what: &'static str, topic: &str, code: Code) -> KafkaError {
-        let topic = topic.to_owned();
         // The reason for a request that never got through stands in the complaints.
-        while let Some(event) = self.client.poll(Duration::ZERO) {
-            if let Err(error) = event
-                && code_of(&error) == Code::of(Error::RD_KAFKA_RESP_ERR__AUTHENTICATION)
-            {
-                let reason = format!("{error}{}", self.last_words());
-                return KafkaError::Refused { topic, reason };
-            }
+        if let Err(refused) = self.listen(topic) {
+            return refused;
         }
+        let topic = topic.to_owned();
         if is_missing(code) {
             let brokers = self.brokers.clone();
             return KafkaError::NoTopic { topic, brokers };
@@ -256,6 +259,8 @@ fn uuid_text(high: u64, low: u64) -> String {
 #[derive(Debug, Default)]
 pub(super) struct Context {
     last: Mutex<Option<String>>,
+    /// Why the brokers will not have us, once they said so.
+    refused: Mutex<Option<String>>,
 }
 
 impl ClientContext for Context {
@@ -270,6 +275,9 @@ impl ClientContext for Context {
 
     fn error(&self, error: Native, reason: &str) {
         *self.last.lock() = Some(reason.to_owned());
+        if is_refusal(code_of(&error)) {
+            *self.refused.lock() = Some(reason.to_owned());
+        }
         tracing::debug!(%error, reason, "librdkafka");
     }
 }

@@ -10,13 +10,16 @@
 
 use std::ffi::{CString, c_char};
 use std::ptr::{NonNull, addr_of};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::bindings as rd;
 use rdkafka::types::RDKafka;
 
 /// Messages taken from the queue at once.
 const BATCH: usize = 1024;
+
+/// How long an answer is waited for in one go.
+const ASK_TURN_MS: i32 = 100;
 
 /// librdkafka's code for "no error"; negative codes are its own, positive ones the brokers'.
 const NO_ERROR: i32 = 0;
@@ -201,15 +204,18 @@ fn last_error() -> Code {
 }
 
 /// The id that the topic got when it was made, as the broker writes it: two halves. Both zero where brokers give none.
+/// `go_on` is asked now and then whether to wait on.
 pub(super) fn topic_id(
     client: &super::client::Consumer,
     topic: &str,
     wait: Duration,
+    go_on: &mut dyn FnMut() -> bool,
 ) -> Result<(u64, u64), Code> {
     let invalid = Code::of(rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG);
     let timed_out = Code::of(rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT);
     let name = CString::new(topic).map_err(|_| invalid)?;
     let mut names: [*const c_char; 1] = [name.as_ptr()];
+    let deadline = Instant::now() + wait;
     let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the client is live; every handle made here is destroyed below, after its last use; the collection copies
     // the names; the event owns the result and all that is read from it, and is destroyed last.
@@ -221,7 +227,10 @@ pub(super) fn topic_id(
             rd::rd_kafka_AdminOptions_new(handle, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
         rd::rd_kafka_AdminOptions_set_request_timeout(options, wait, std::ptr::null_mut(), 0);
         rd::rd_kafka_DescribeTopics(handle, names, options, queue);
-        let event = rd::rd_kafka_queue_poll(queue, wait.saturating_add(1000));
+        let mut event = rd::rd_kafka_queue_poll(queue, ASK_TURN_MS);
+        while event.is_null() && Instant::now() < deadline && go_on() {
+            event = rd::rd_kafka_queue_poll(queue, ASK_TURN_MS);
+        }
         let id = if event.is_null() {
             Err(timed_out)
         } else {
