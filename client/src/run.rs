@@ -37,7 +37,7 @@ pub(crate) struct How {
     #[arg(long, value_name = "MIB", default_value_t = 1280, value_parser = clap::value_parser!(u32).range(64..))]
     memory: u32,
     /// Input that is committed at once, in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
     /// How the summary is printed.
     #[arg(long, value_enum, default_value_t = Output::Table)]
