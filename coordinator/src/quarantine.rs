@@ -215,8 +215,12 @@ pub fn open(record: &Record, sealer: Option<&Sealer>) -> Result<Vec<u8>, Quarant
 }
 
 /// Line numbers in the whole object for records of one object: exact where the object is still as long
-/// as the record's offset and plain; else none (the line in the split is all that is known).
+/// as the record's offset and plain; else none (the line in the split is all that is known). In a topic a message's
+/// offset is its line.
 pub async fn absolute_lines(stores: &Stores, object: &str, offsets: &[u64]) -> HashMap<u64, u64> {
+    if TopicPartition::is_at(object) {
+        return offsets.iter().map(|offset| (*offset, *offset)).collect();
+    }
     let mut lines = HashMap::new();
     let packed = [".gz", ".zst"].iter().any(|end| object.ends_with(end));
     let Some(&last) = offsets.iter().max() else {

@@ -9,6 +9,7 @@ use arrow_flight::flight_service_server::FlightServiceServer;
 use ballista_executor::flight_service::BallistaFlightService;
 use millrace_pipeline::codec::{Workplace, WorkplaceOptions};
 use millrace_pipeline::source::S3Options;
+use millrace_pipeline::source::kafka::KafkaClients;
 use millrace_proto::v1;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -72,6 +73,8 @@ pub struct Worker {
     place: Place,
     started: SystemTime,
     serving: JoinHandle<()>,
+    /// Connections to brokers outlive a leader.
+    brokers: Arc<KafkaClients>,
 }
 
 impl Worker {
@@ -116,6 +119,7 @@ impl Worker {
             place,
             started: SystemTime::now(),
             serving,
+            brokers: Arc::default(),
         })
     }
 
@@ -216,6 +220,7 @@ impl Worker {
 
     /// Half of the memory is for committed keys, the other for rows that wait.
     fn workplace(&self, id: &str) -> Workplace {
+        let zone = Some(self.config.zone.clone()).filter(|zone| !zone.is_empty());
         Workplace::new(WorkplaceOptions {
             s3: self.access.s3.clone(),
             env: Arc::clone(&self.access.env),
@@ -223,6 +228,7 @@ impl Worker {
             task_bytes: self.config.memory_bytes / 2 / self.place.slots,
             runner: id.to_owned(),
         })
+        .with_kafka(Arc::clone(&self.brokers), zone)
     }
 }
 

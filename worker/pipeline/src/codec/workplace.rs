@@ -14,6 +14,7 @@ use super::AttemptSpec;
 use crate::dedup::KeyIndex;
 use crate::plan::{PlanError, Steps};
 use crate::sink::SinkSpec;
+use crate::source::kafka::{KafkaClients, KafkaOptions};
 use crate::source::{S3Options, StoreError, Stores};
 use crate::spec::Report;
 use crate::spec::model::{Pipeline, Source, Warehouse};
@@ -69,6 +70,8 @@ pub struct Workplace {
     options: WorkplaceOptions,
     prepared: Mutex<HashMap<String, Arc<Prepared>>>,
     cancelled: Arc<AtomicBool>,
+    brokers: Arc<KafkaClients>,
+    rack: Option<String>,
 }
 
 /// A pipeline, ready to run here.
@@ -104,7 +107,17 @@ impl Workplace {
             options,
             prepared: Mutex::default(),
             cancelled: Arc::default(),
+            brokers: Arc::default(),
+            rack: None,
         }
+    }
+
+    /// Reads topics through these clients, which may outlive a leader, and from replicas in this rack, where one is known.
+    #[must_use]
+    pub fn with_kafka(mut self, brokers: Arc<KafkaClients>, rack: Option<String>) -> Self {
+        self.brokers = brokers;
+        self.rack = rack;
+        self
     }
 
     /// Stops the operators that were made here at their next batch: their leader is gone, and what they
@@ -150,6 +163,12 @@ impl Workplace {
         let stores = match &pipeline.source {
             Source::S3 { endpoint, region, .. } => at(endpoint, region),
             Source::Files { .. } | Source::Kafka { .. } => Stores::new(self.options.s3.clone()),
+        };
+        let stores = match KafkaOptions::of(&pipeline.source) {
+            Some(options) => {
+                stores.with_kafka(options.in_rack(self.rack.as_deref()), Arc::clone(&self.brokers))
+            }
+            None => stores,
         };
         let (lake, root) = at(&pipeline.lake.endpoint, &pipeline.lake.region).open(&pipeline.lake.url)?;
         let local_root = pipeline.lake.url.strip_prefix("file://").map(PathBuf::from);
