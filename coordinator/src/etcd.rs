@@ -328,6 +328,7 @@ impl Etcd {
         Answer: Future<Output = Result<T, Error>> + Send,
     {
         let deadline = Instant::now() + patience;
+        let answer = ANSWER.min(patience / 3); // the last try must not wait for the first
         let count = self.members.clients.len();
         let mut last = None;
         let mut tried = 0;
@@ -342,7 +343,7 @@ impl Etcd {
             }
             let current = self.members.current.load(Ordering::Relaxed);
             let client = self.members.clients[current % count].clone();
-            match timeout(ANSWER.min(deadline - now), call(client)).await {
+            match timeout(answer.min(deadline - now), call(client)).await {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => match verdict(&error) {
                     Verdict::Elsewhere => last = Some(error),

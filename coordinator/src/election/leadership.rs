@@ -14,6 +14,9 @@ use tracing::{info, warn};
 
 use crate::etcd::{Etcd, EtcdError};
 
+/// Renewals in a lease's time to live: so many that etcd may elect a leader of its own between two that succeed.
+const RENEWALS: u32 = 6;
+
 /// A leadership. Cheap to clone; when the last clone is dropped it is no longer kept alive.
 #[derive(Debug, Clone)]
 pub struct Leadership {
@@ -120,7 +123,7 @@ impl Leadership {
 
 /// How much of a lease may be used: what is left out covers clocks that run apart.
 fn safe(ttl: Duration) -> Duration {
-    ttl.mul_f64(5.0 / 6.0)
+    ttl.mul_f64(0.9)
 }
 
 impl Tenure {
@@ -158,7 +161,8 @@ impl Tenure {
 
     /// Whether the key is still the one that we put; true when that cannot be told.
     async fn is_ours(&self) -> bool {
-        match tokio::time::timeout(self.left(), self.etcd.get_one(&self.key)).await {
+        let patience = self.left().min(self.ttl / RENEWALS);
+        match tokio::time::timeout(patience, self.etcd.get_one(&self.key)).await {
             Ok(Ok(found)) => {
                 let epoch = found.and_then(|found| u64::try_from(found.create_revision()).ok());
                 epoch == Some(self.epoch)
@@ -171,7 +175,7 @@ impl Tenure {
 /// Renews the lease until it is lost.
 async fn keep(tenure: Arc<Tenure>) {
     loop {
-        tokio::time::sleep(tenure.ttl / 3).await;
+        tokio::time::sleep(tenure.ttl / RENEWALS).await;
         if !tenure.renew().await || !tenure.is_ours().await {
             break;
         }

@@ -24,6 +24,9 @@ use super::{Entry, LedgerError};
 pub(super) struct Link {
     /// BLAKE3 of the object before, in hex; none for the first.
     pub(super) previous: Option<String>,
+    /// The writer that put it: tells our own put, whose response was lost, from an equal one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) by: Option<String>,
     /// What happened at once.
     pub(super) entries: Vec<Entry>,
 }
@@ -105,6 +108,7 @@ mod tests {
         for place in 0..length {
             let link = Link {
                 previous: objects.last().map(|(_, bytes)| digest(bytes)),
+                by: None,
                 entries: vec![Entry::Opened {
                     pipeline: PipelineName::try_from(format!("p{place}")).unwrap(),
                     epoch: None,

@@ -3,7 +3,8 @@
 //! Works on any store with a conditional put, so also for a lake on S3. Each object holds the entries
 //! that happened at once and the hash of the object before (see `chain`); an append is one
 //! `put if absent` of the next object. Two writers can not both succeed at one place, so the loser learns
-//! that it was taken over. A torn put does not exist: stores put whole objects (local ones: written aside,
+//! that it was taken over. Each object names its writer, so a put that is sent again after a lost response
+//! recognises the first one as its own. A torn put does not exist: stores put whole objects (local ones: written aside,
 //! linked, synced).
 
 use bytes::Bytes;
@@ -18,6 +19,8 @@ use crate::lake::{Lake, LakeError};
 
 /// Objects fetched side by side when a ledger is opened.
 const OPEN_READS: usize = 32;
+/// How often a put whose outcome is not known is sent.
+const PUT_TRIES: u32 = 3;
 
 /// A ledger that is open for writing under an epoch of its own, or for reading.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub struct EmbeddedLedger {
     objects: u64,
     last: Option<String>,
     head_place: Option<u64>,
+    writer: String,
 }
 
 impl EmbeddedLedger {
@@ -38,6 +42,10 @@ impl EmbeddedLedger {
         let head = Self::head(lake).await?; // before the listing: it must never be ahead of it
         let listed = lake.list("ledger").await?.into_iter().map(|(key, _)| key);
         let keys: Vec<String> = listed.filter(|key| *key != keys::ledger_head()).collect();
+        if keys.contains(&keys::ledger_owner()) {
+            let url = lake.url.clone();
+            return Err(LedgerError::Cluster { url });
+        }
         for (place, key) in keys.iter().enumerate() {
             let expected = keys::ledger(place as u64);
             if *key != expected {
@@ -59,6 +67,7 @@ impl EmbeddedLedger {
             objects: objects.len() as u64,
             last,
             head_place: head.map(|head| head.place),
+            writer: uuid::Uuid::new_v4().simple().to_string(),
         })
     }
 
@@ -111,20 +120,12 @@ impl EmbeddedLedger {
         let key = keys::ledger(self.objects);
         let link = Link {
             previous: self.last.clone(),
+            by: Some(self.writer.clone()),
             entries,
         };
         let body = encode(&key, &link)?;
         let digest = chain::digest(&body);
-        match self.lake.create(&key, body).await {
-            Ok(()) => {}
-            Err(LakeError::Exists { .. }) => {
-                return Err(LedgerError::Fenced {
-                    place: self.objects,
-                    by: FencedBy::Place,
-                });
-            }
-            Err(error) => return Err(error.into()),
-        }
+        self.create(&key, body).await?;
         self.objects += 1;
         self.last = Some(digest);
         self.state = link
@@ -132,6 +133,25 @@ impl EmbeddedLedger {
             .iter()
             .fold(std::mem::take(&mut self.state), State::next);
         self.name_head().await
+    }
+
+    /// Puts the next object; one that is there already may be ours, put by a request whose response was lost.
+    async fn create(&self, key: &str, body: Bytes) -> Result<(), LedgerError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.lake.create(key, body.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(LakeError::Exists { .. }) if self.lake.get(key).await? == body => return Ok(()),
+                Err(LakeError::Exists { .. }) => {
+                    let by = FencedBy::Place;
+                    let place = self.objects;
+                    return Err(LedgerError::Fenced { place, by });
+                }
+                Err(error) if tries == PUT_TRIES => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Makes the head name the last object, if it does not yet.

@@ -244,7 +244,7 @@ impl Registry {
                 revision: 0,
                 ..job.clone()
             };
-            let bytes = stored.encode_to_vec();
+            let bytes = marked(&stored);
             check_size("job", id, &bytes)?;
             let active_key = self.active_key(&job.pipeline, id);
             let active = if state::is_active(job.state()) {
@@ -322,6 +322,21 @@ fn changed(before: &Job, change: &impl Fn(&mut Job)) -> Result<Job, RegistryErro
         }
     }
     Ok(job)
+}
+
+/// Stands behind a job's own fields: tells our change, whose response was lost, from an equal one of another's.
+#[derive(Clone, PartialEq, Message)]
+struct Mark {
+    #[prost(bytes = "vec", tag = "1000")]
+    by: Vec<u8>,
+}
+
+/// A job's bytes; whoever decodes them as a job does not see the mark.
+fn marked(job: &Job) -> Vec<u8> {
+    let by = uuid::Uuid::new_v4().as_bytes().to_vec();
+    let mut bytes = job.encode_to_vec();
+    bytes.extend(Mark { by }.encode_to_vec());
+    bytes
 }
 
 /// A stored job with its revision.

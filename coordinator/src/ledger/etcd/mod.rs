@@ -20,8 +20,6 @@
 mod claim;
 mod read;
 mod snapshot;
-#[cfg(test)]
-mod tests;
 
 use std::time::{Duration, Instant};
 
