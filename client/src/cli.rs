@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::output::Exit;
-use crate::{pipeline, quarantine, query, run, verify};
+use crate::output::{self, Exit};
+use crate::{cluster, jobs, pipeline, quarantine, query, run, verify};
 
 /// Event streams in; clean, deduplicated, privacy-safe tables out.
 #[derive(Debug, Parser)]
@@ -29,7 +29,10 @@ pub(crate) struct Cli {
 enum Command {
     /// Run a pipeline over files or S3 in this process; run it again to go on or to take what is new.
     Run(run::Run),
-    /// Look at pipeline files: check, schema, ddl, docs.
+    /// Jobs of the cluster: submit, list, show, watch, cancel, retry.
+    #[command(subcommand)]
+    Job(jobs::Job),
+    /// Pipelines: check and describe files; apply, list, show and delete those of the cluster.
     #[command(subcommand)]
     Pipeline(pipeline::Pipeline),
     /// Prove that every event of a lake is accounted for and no file was changed.
@@ -39,6 +42,14 @@ enum Command {
     /// Rejected events: list them, show one, read them again.
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
+    /// The cluster: who leads, who works; drain a worker.
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
+    /// Print the completions of a shell; for bash: `source <(millrace completions bash)`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 impl Cli {
@@ -50,6 +61,14 @@ impl Cli {
             Command::Verify(command) => command.execute(),
             Command::Query(command) => command.execute(),
             Command::Quarantine(command) => command.execute(),
+            Command::Job(command) => command.execute(),
+            Command::Cluster(command) => command.execute(),
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "millrace", &mut script);
+                output::result(&String::from_utf8_lossy(&script))?;
+                Ok(Exit::Done)
+            }
         }
     }
 }

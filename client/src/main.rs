@@ -3,19 +3,24 @@
 //! Exit codes: 0 done, 1 failed, 2 usage or a bad file, 3 quality breach.
 
 mod allocator;
+mod applied;
 mod cli;
+mod cluster;
+mod jobs;
 mod lakes;
 mod output;
 mod pipeline;
 mod progress;
 mod quarantine;
 mod query;
+mod reach;
 mod run;
 mod verify;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use millrace_client::ClientError;
 use millrace_coordinator::job::RunError;
 use millrace_coordinator::quarantine::QuarantineError;
 use millrace_pipeline::source::SourceError;
@@ -51,7 +56,17 @@ fn exit_of(error: &anyhow::Error) -> output::Exit {
             run,
             Some(RunError::NotEmbedded { .. } | RunError::Source(SourceError::Kafka { .. }))
         );
-        (needs_services || cause.is::<Report>()).then_some(output::Exit::Usage)
+        let refused = cause.downcast_ref::<ClientError>().is_some_and(is_usage);
+        (needs_services || refused || cause.is::<Report>()).then_some(output::Exit::Usage)
     };
     error.chain().find_map(exit).unwrap_or(output::Exit::Failed)
+}
+
+/// Whether the caller asked for something that cannot be, rather than something that went wrong.
+fn is_usage(error: &ClientError) -> bool {
+    match error {
+        ClientError::NoAddress | ClientError::Address { .. } | ClientError::Token => true,
+        ClientError::Refused(refusal) => !refusal.violations.is_empty(),
+        ClientError::Unreachable { .. } | ClientError::Incomplete { .. } => false,
+    }
 }

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use millrace_pipeline::catalog::{ddl, docs};
 use millrace_pipeline::spec;
 
+use crate::applied;
 use crate::cli::Output;
 use crate::lakes;
 use crate::output::{self, Exit};
@@ -22,6 +23,14 @@ pub(crate) enum Pipeline {
     Ddl(Ddl),
     /// Print the data dictionary.
     Docs(Docs),
+    /// Store a pipeline in the cluster as the next version of its name.
+    Apply(applied::Apply),
+    /// The cluster's pipelines.
+    List(applied::List),
+    /// One of the cluster's pipelines.
+    Show(applied::Show),
+    /// Remove a pipeline that no job runs from the cluster. Its lake stays.
+    Delete(applied::Delete),
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +86,10 @@ impl Pipeline {
             }
             Self::Ddl(ddl) => ddl.execute(),
             Self::Docs(docs) => docs.execute(),
+            Self::Apply(apply) => apply.execute(),
+            Self::List(list) => list.execute(),
+            Self::Show(show) => show.execute(),
+            Self::Delete(delete) => delete.execute(),
         }
     }
 }

@@ -2,9 +2,13 @@
 //!
 //! Read, decide, act: [`ledger`] holds what happened, [`split`] decides what is next, [`engine`] runs it,
 //! [`commit`] makes it visible. [`job`] is the loop around them for the embedded run; [`verify`] proves
-//! from what is stored that nothing was lost or doubled.
+//! from what is stored that nothing was lost or doubled. In a cluster, [`api`] takes requests, [`registry`] keeps
+//! them, [`election`] says who acts on them and [`workers`] who works.
 
+pub mod api;
+pub mod applied;
 pub mod commit;
+pub mod config;
 pub mod election;
 pub mod engine;
 pub mod etcd;
@@ -18,3 +22,4 @@ pub mod registry;
 mod report;
 pub mod split;
 pub mod verify;
+pub mod workers;

@@ -95,6 +95,12 @@ pub fn load(
     }
 }
 
+/// The path that a text of a pipeline file stands for, as `read` of [`load`] gets it.
+#[must_use]
+pub fn resolve_path(base_dir: &Path, path: &str) -> std::path::PathBuf {
+    sections::absolute(base_dir, path)
+}
+
 /// BLAKE3 of what names this version of a pipeline: its text with `${env:...}` unresolved, and its suite.
 fn digest(text: &str, suite: Option<&str>) -> String {
     let mut hasher = blake3::Hasher::new();

@@ -129,7 +129,7 @@ fn name(field: &Field<'_>, reader: &mut Reader<'_>) -> Option<PipelineName> {
 }
 
 /// A path of the file made absolute: `.` and `..` are taken out by their text, without asking the disk.
-fn absolute(base_dir: &Path, path: &str) -> std::path::PathBuf {
+pub(super) fn absolute(base_dir: &Path, path: &str) -> std::path::PathBuf {
     let mut absolute = std::path::PathBuf::new();
     for part in base_dir.join(path).components() {
         match part {

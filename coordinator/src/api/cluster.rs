@@ -1,0 +1,74 @@
+//! ClusterService: who leads, who works. Heartbeats reach the leader through any coordinator, like every call.
+
+use std::time::Instant;
+
+use millrace_proto::v1::{self, cluster_service_server::ClusterService};
+use tonic::{Request, Response, Status};
+
+use super::audit::Deed;
+use super::errors::{Reason, status};
+use super::{Shared, caller};
+
+/// The service.
+pub(crate) struct Cluster(pub(crate) Shared);
+
+#[tonic::async_trait]
+impl ClusterService for Cluster {
+    async fn get_cluster(
+        &self,
+        _: Request<v1::GetClusterRequest>,
+    ) -> Result<Response<v1::GetClusterResponse>, Status> {
+        let workers = self.0.control.workers.alive(Instant::now());
+        Ok(Response::new(v1::GetClusterResponse {
+            leader: self.leader(),
+            slots: workers.iter().map(|worker| worker.slots).sum(),
+            slots_busy: workers.iter().map(|worker| worker.slots_busy).sum(),
+            workers,
+        }))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        let caller = caller(&request);
+        let name = request.into_inner().name;
+        let drained = self
+            .0
+            .control
+            .workers
+            .drain(&name, Instant::now())
+            .ok_or_else(|| {
+                let text = format!("there is no worker `{name}`");
+                status(Reason::WorkerNotFound, text, &[("name", &name)])
+            });
+        let deed = Deed {
+            caller: &caller,
+            method: "DrainWorker",
+            resource: &format!("workers/{name}"),
+            request_id: "",
+        };
+        let worker = Some(deed.note(drained)?);
+        Ok(Response::new(v1::DrainWorkerResponse { worker }))
+    }
+
+    async fn join_cluster(
+        &self,
+        request: Request<v1::JoinClusterRequest>,
+    ) -> Result<Response<v1::JoinClusterResponse>, Status> {
+        let drain = self
+            .0
+            .control
+            .workers
+            .join(request.into_inner(), Instant::now())?;
+        let leader = self.leader();
+        Ok(Response::new(v1::JoinClusterResponse { leader, drain }))
+    }
+}
+
+impl Cluster {
+    /// Ourselves, as everybody sees us: only the leader answers calls.
+    fn leader(&self) -> Option<v1::Coordinator> {
+        self.0.control.leader.borrow().clone().map(Into::into)
+    }
+}
