@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::output::{self, Exit};
-use crate::{cluster, jobs, pipeline, quarantine, query, run, verify};
+use crate::{cluster, jobs, node, pipeline, quarantine, query, run, verify};
 
 /// Event streams in; clean, deduplicated, privacy-safe tables out.
 #[derive(Debug, Parser)]
@@ -29,6 +29,10 @@ pub(crate) struct Cli {
 enum Command {
     /// Run a pipeline over files or S3 in this process; run it again to go on or to take what is new.
     Run(run::Run),
+    /// Run a coordinator of a cluster: it serves the API, and leads whenever it is elected.
+    Coordinator(node::Node),
+    /// Run a worker of a cluster: it follows the leader and drains on SIGTERM.
+    Worker(node::Node),
     /// Jobs of the cluster: submit, list, show, watch, cancel, retry.
     #[command(subcommand)]
     Job(jobs::Job),
@@ -61,6 +65,8 @@ impl Cli {
             Command::Verify(command) => command.execute(),
             Command::Query(command) => command.execute(),
             Command::Quarantine(command) => command.execute(),
+            Command::Coordinator(node) => node.coordinate(),
+            Command::Worker(node) => node.work(),
             Command::Job(command) => command.execute(),
             Command::Cluster(command) => command.execute(),
             Command::Completions { shell } => {

@@ -91,7 +91,7 @@ pub(crate) fn lake_url(text: &str) -> Result<String> {
 }
 
 /// S3 access from the pipeline file first, then from the environment variables that AWS tools use.
-fn s3_options(endpoint: Option<String>, region: Option<String>) -> S3Options {
+pub(crate) fn s3_options(endpoint: Option<String>, region: Option<String>) -> S3Options {
     let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let endpoint = endpoint
         .or_else(|| var("AWS_ENDPOINT_URL_S3"))

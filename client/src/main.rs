@@ -8,6 +8,7 @@ mod cli;
 mod cluster;
 mod jobs;
 mod lakes;
+mod node;
 mod output;
 mod pipeline;
 mod progress;

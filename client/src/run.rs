@@ -136,7 +136,7 @@ fn lock(opened: &Opened) -> Result<Option<std::fs::File>> {
 
 /// For fault tests: `MILLRACE_CRASH_AT=published` kills this process, as `kill -9` would, at that moment;
 /// `published:2` at its second time.
-fn crash_hook(at: Option<String>) -> Hook {
+pub(crate) fn crash_hook(at: Option<String>) -> Hook {
     let Some(at) = at else { return Arc::new(|_| {}) };
     let (name, times) = match at.split_once(':') {
         Some((name, times)) => (name.to_owned(), times.parse().unwrap_or(1)),

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use millrace_pipeline::codec::PipelineText;
 use millrace_pipeline::spec::model::{Pipeline, Source};
 use millrace_pipeline::spec::{self, Report};
 use millrace_proto::v1::{self, PipelineFault};
@@ -61,6 +62,25 @@ pub fn load_stored(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Pipeline, Vec<PipelineFault>> {
     load(&pipeline.text, &pipeline.files, &pipeline.name, env)
+}
+
+/// A pipeline of the registry as it travels to the workers.
+///
+/// # Errors
+/// When a file that it names is no text.
+pub fn text(pipeline: &v1::Pipeline) -> Result<PipelineText, String> {
+    let mut files = BTreeMap::new();
+    for (name, bytes) in &pipeline.files {
+        let text = String::from_utf8(bytes.clone())
+            .map_err(|_| format!("the file `{name}` of pipeline `{}` is not UTF-8", pipeline.name))?;
+        files.insert(name.clone(), text);
+    }
+    Ok(PipelineText {
+        file: pipeline.name.clone(),
+        folder: PathBuf::from(NOWHERE),
+        text: pipeline.text.clone(),
+        files,
+    })
 }
 
 /// The files that a pipeline's text names, by the path that names them. One that cannot be read is left out: the

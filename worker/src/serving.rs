@@ -173,11 +173,9 @@ impl Worker {
             }
             tokio::select! {
                 () = tokio::time::sleep(HEARTBEAT) => {}
-                stopped = stop.wait_for(|stop| *stop) => {
-                    if stopped.is_ok() {
-                        tracing::info!("draining: told to stop");
-                        break;
-                    }
+                () = told(&mut stop) => {
+                    tracing::info!("draining: told to stop");
+                    break;
                 }
             }
         }
@@ -250,6 +248,14 @@ pub async fn serve_shuffle(listener: TcpListener, work_dir: String) {
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "shuffle data is no longer served");
+    }
+}
+
+/// Ends when `stop` says so.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone can never ask: wait for ever.
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -15,7 +15,6 @@ mod github;
 mod inputs;
 mod privacy;
 mod quarantine;
-mod redrive;
 mod s3;
 mod sandbox;
 mod shop;

@@ -38,7 +38,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 
-use super::EngineError;
+use super::{EngineError, stopped};
 use crate::lake::Lake;
 
 /// Largest message between scheduler and workers: plans name every split.
@@ -199,7 +199,7 @@ impl Ballista {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(POLL_EVERY) => {}
-                Ok(_) = stop.wait_for(|stop| *stop) => {
+                () = stopped(&mut stop) => {
                     self.scheduler.cancel_job(job).await?;
                     return Err(EngineError::Stopped);
                 }

@@ -16,8 +16,8 @@ use millrace_proto::split::Split;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::EngineError;
 use super::queue::SplitQueue;
+use super::{EngineError, stopped};
 use crate::job::Progress;
 
 /// How often progress is read from the running plan.
@@ -120,13 +120,6 @@ async fn execute(
         rows_decoded(&plan),
     );
     Ok(reports)
-}
-
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // A sender that is gone can never ask: wait for ever.
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 fn reports_of(batch: &RecordBatch) -> Result<Vec<TaskReport>, EngineError> {

@@ -9,6 +9,7 @@ use millrace_pipeline::dedup::DedupError;
 use millrace_pipeline::plan::PlanError;
 
 use crate::lake::LakeError;
+use tokio::sync::watch;
 
 /// Why an attempt failed. Its files, if any, are never named by a manifest.
 #[derive(Debug, thiserror::Error)]
@@ -46,4 +47,12 @@ pub enum EngineError {
     /// Told to stop.
     #[error("stopped on request")]
     Stopped,
+}
+
+/// Ends when `stop` says so.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone can never ask: wait for ever.
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }

@@ -79,6 +79,13 @@ pub enum Entry {
         /// The attempt.
         attempt: Attempt,
     },
+    /// The batch is given up for good: its job was cancelled or failed. Its positions may be planned again.
+    Dropped {
+        /// Writer.
+        epoch: u64,
+        /// The batch.
+        batch: BatchId,
+    },
     /// The batch is visible: this entry is the commit (invariant 4).
     Committed {
         /// Writer.
@@ -121,6 +128,7 @@ impl Entry {
             Self::Opened { .. } => None,
             Self::Planned { epoch, .. }
             | Self::Lost { epoch, .. }
+            | Self::Dropped { epoch, .. }
             | Self::Started { epoch, .. }
             | Self::Committed { epoch, .. } => Some(*epoch),
         }

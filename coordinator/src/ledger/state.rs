@@ -18,6 +18,8 @@ pub enum BatchState {
     Started(Attempt),
     /// This attempt's manifest is the batch.
     Committed(Attempt),
+    /// Given up for good: its positions are free again, nothing of it counts.
+    Dropped,
 }
 
 impl BatchState {
@@ -27,7 +29,11 @@ impl BatchState {
         match (self, on) {
             (Self::Planned | Self::Started(_), Change::Started(attempt)) => Self::Started(attempt),
             (Self::Planned | Self::Started(_), Change::Committed(attempt)) => Self::Committed(attempt),
-            (Self::Committed(attempt), Change::Started(_) | Change::Committed(_)) => Self::Committed(attempt),
+            (Self::Planned | Self::Started(_), Change::Dropped) => Self::Dropped,
+            (Self::Committed(attempt), Change::Started(_) | Change::Committed(_) | Change::Dropped) => {
+                Self::Committed(attempt)
+            }
+            (Self::Dropped, Change::Started(_) | Change::Committed(_) | Change::Dropped) => Self::Dropped,
         }
     }
 }
@@ -36,6 +42,7 @@ impl BatchState {
 enum Change {
     Started(Attempt),
     Committed(Attempt),
+    Dropped,
 }
 
 /// A batch as the ledger knows it.
@@ -117,6 +124,7 @@ impl State {
             } => {
                 self.plan(job, batch, splits, redrives);
             }
+            Entry::Dropped { batch, .. } => self.drop_batch(batch),
             Entry::Lost { ranges, .. } => {
                 for lost in ranges {
                     let known = self.covered.entry(lost.object.clone()).or_default();
@@ -142,7 +150,7 @@ impl State {
                 held,
             } => {
                 if let Some(batch) = self.batches.get_mut(batch)
-                    && !matches!(batch.state, BatchState::Committed(_))
+                    && !matches!(batch.state, BatchState::Committed(_) | BatchState::Dropped)
                 {
                     batch.state = batch.state.next(Change::Committed(*attempt));
                     batch.committed_by = Some(*epoch);
@@ -180,11 +188,26 @@ impl State {
         self.batches.insert(batch.clone(), planned);
     }
 
+    fn drop_batch(&mut self, id: &BatchId) {
+        let Some(batch) = self.batches.get_mut(id) else {
+            return;
+        };
+        let was = batch.state;
+        batch.state = was.next(Change::Dropped);
+        if was != batch.state && batch.redrives.is_empty() {
+            for split in &batch.splits {
+                if let Some(planned) = self.covered.get_mut(&split.object) {
+                    planned.remove(split.start, split.end);
+                }
+            }
+        }
+    }
+
     /// Batches that are planned and not committed, in order.
     pub fn open_batches(&self) -> impl Iterator<Item = (&BatchId, &Batch)> {
         self.batches
             .iter()
-            .filter(|(_, batch)| !matches!(batch.state, BatchState::Committed(_)))
+            .filter(|(_, batch)| matches!(batch.state, BatchState::Planned | BatchState::Started(_)))
     }
 
     /// Committed batches, in order.
@@ -232,6 +255,10 @@ mod tests {
                 batch: batch_id(batch),
                 attempt,
             },
+            3 => Entry::Dropped {
+                epoch,
+                batch: batch_id(batch),
+            },
             _ => Entry::Committed {
                 epoch,
                 batch: batch_id(batch),
@@ -249,7 +276,7 @@ mod tests {
         /// writer of the current epoch changes anything (invariants 2 and 4).
         #[test]
         fn a_committed_batch_never_changes(
-            steps in proptest::collection::vec((0u8..4, 0u8..3, 0u64..40), 1..40),
+            steps in proptest::collection::vec((0u8..5, 0u8..3, 0u64..40), 1..40),
         ) {
             let mut state = State::default();
             for (kind, batch, epoch) in steps {

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use millrace_proto::split::{InputObject, Split};
 
+pub use kafka::PartitionOffsets;
 pub use ranges::Ranges;
 
 /// How much larger a compressed object is taken to be once unpacked: event JSON packs about so well.

@@ -22,6 +22,18 @@ impl Ranges {
         self.0.splice(first..last, [joined]);
     }
 
+    /// Takes `start..end` out.
+    pub fn remove(&mut self, start: u64, end: u64) {
+        if start >= end {
+            return;
+        }
+        let parts = self
+            .0
+            .iter()
+            .flat_map(|&(s, e)| [(s, e.min(start)), (s.max(end), e)]);
+        self.0 = parts.filter(|(s, e)| s < e).collect();
+    }
+
     /// The parts of `start..end` that are not in here, in order.
     #[must_use]
     pub fn missing(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
@@ -63,14 +75,19 @@ mod tests {
         /// The oracle is a set of positions.
         #[test]
         fn ranges_are_a_set_of_positions(
-            added in proptest::collection::vec((0u64..60, 0u64..12), 0..20),
+            changes in proptest::collection::vec((0u64..60, 0u64..12, 0u8..4), 0..20),
             (start, length) in (0u64..60, 0u64..40),
         ) {
             let mut ranges = Ranges::default();
             let mut positions = std::collections::BTreeSet::new();
-            for (start, length) in added {
-                ranges.add(start, start + length);
-                positions.extend(start..start + length);
+            for (start, length, kind) in changes {
+                if kind == 0 {
+                    ranges.remove(start, start + length);
+                    positions.retain(|at| !(start..start + length).contains(at));
+                } else {
+                    ranges.add(start, start + length);
+                    positions.extend(start..start + length);
+                }
             }
             let held: Vec<u64> = ranges.as_slice().iter().flat_map(|&(s, e)| s..e).collect();
             prop_assert_eq!(&held, &positions.iter().copied().collect::<Vec<_>>());

@@ -30,11 +30,10 @@ impl PipelineText {
     /// A report with every fault.
     pub fn load(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Pipeline, Report> {
         let read = |path: &Path| {
-            let named = path.strip_prefix(&self.folder).unwrap_or(path);
-            let found = self.files.iter().find(|(name, _)| {
-                let name = Path::new(name);
-                name == named || name.strip_prefix(".").is_ok_and(|name| name == named) || name == path
-            });
+            let found = self
+                .files
+                .iter()
+                .find(|(name, _)| spec::resolve_path(&self.folder, name) == path);
             found
                 .map(|(_, text)| text.clone())
                 .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))

@@ -19,7 +19,7 @@ use arrow::error::ArrowError;
 use crate::decode::{DecodePlan, WantedKind, decoded_schema};
 
 use super::origin::Origin;
-use super::{cast, stored};
+use super::{cast, json};
 
 /// Decodes a batch whose first record has this number in its object, from 1.
 pub(in crate::decode) fn decode(
@@ -29,9 +29,8 @@ pub(in crate::decode) fn decode(
     first: u64,
 ) -> Result<RecordBatch, ArrowError> {
     let mut origin = Origin::new(split);
-    let block = stored::block(batch, first)?;
     for number in first..first + batch.num_rows() as u64 {
-        origin.push((0, block.len()), number, number);
+        origin.push((0, 0), number, number);
     }
     let root = StructArray::from(batch.clone());
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(plan.fields.len() + 5);
@@ -60,7 +59,13 @@ pub(in crate::decode) fn decode(
             }
         }
     }
-    columns.extend(origin.finish(Buffer::from_vec(block))?);
+    let mut raw = Vec::new();
+    for row in origin.faulty() {
+        let start = raw.len();
+        json::write(&root, row, &mut raw)?;
+        origin.set_raw(row, (start, raw.len()));
+    }
+    columns.extend(origin.finish(Buffer::from_vec(raw))?);
     RecordBatch::try_new(decoded_schema(plan), columns)
 }
 

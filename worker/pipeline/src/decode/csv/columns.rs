@@ -12,7 +12,6 @@ use crate::decode::{DecodePlan, Wanted, WantedKind, decoded_schema, text};
 use crate::rows::Fault;
 use crate::spec::model::ColumnType;
 
-use super::Header;
 use super::record::{Cell, Quoting};
 
 /// What stands in a cell, doubled quotes undone.
@@ -72,18 +71,16 @@ impl Rows {
     pub(super) fn finish(
         mut self,
         plan: &DecodePlan,
-        header: Option<&Header>,
+        header: &Option<Vec<String>>,
         block: Buffer,
     ) -> Result<RecordBatch, ArrowError> {
         let mut columns = Vec::with_capacity(plan.fields.len() + 5);
         for wanted in &plan.fields {
             let name = wanted.path.join(".");
-            let field = header.and_then(|header| header.names.iter().position(|field| *field == name));
+            let field = header.iter().flatten().position(|field| *field == name);
             columns.push(self.column(wanted, field, &block)?);
         }
-        let header = header.map_or(&[][..], |header| &header.text);
-        let records = self.origin.behind(header, &block);
-        columns.extend(self.origin.finish(Buffer::from_vec(records))?);
+        columns.extend(self.origin.finish(block)?);
         RecordBatch::try_new(decoded_schema(plan), columns)
     }
 

@@ -1,0 +1,321 @@
+//! What a job reads next: its input as positions that nobody has planned.
+//!
+//! In: a job's input, the ledger's state. Out: the splits of one batch, or that there is nothing more, now or ever.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use millrace_pipeline::codec::Prepared;
+use millrace_pipeline::source::kafka::KafkaOptions;
+use millrace_pipeline::source::{cut, list};
+use millrace_pipeline::spec::model::Source;
+use millrace_proto::split::{InputObject, Split};
+use millrace_proto::v1;
+use tokio::time::Instant;
+use v1::job_input::Input as Asked;
+
+use super::LaneError;
+use crate::ledger::{LostRange, State};
+use crate::split::kafka::{Begin, Gap, Sizing, TopicClient, TopicRange, everything, onward, plan_range};
+use crate::split::{PartitionOffsets, next_batch, unpacked_bytes};
+
+/// Size of a split of a plain object.
+const SPLIT_BYTES: u64 = 16 << 20;
+/// Most hours that one job may span: a slip of the pen asks for millennia.
+const HOURS_MAX: i64 = 24 * 366 * 2;
+const HOUR_MS: i64 = 3_600_000;
+const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+const EVENTS_DEFAULT: u64 = 1_000_000;
+
+/// A job's input.
+pub(super) enum Input {
+    /// Objects, listed once.
+    Objects(Vec<Split>),
+    /// Time ranges of a topic, in order.
+    Topic(TopicInput),
+    /// What comes.
+    Follow(FollowInput),
+}
+
+pub(super) struct TopicInput {
+    client: TopicClient,
+    /// From and to in milliseconds; none for the whole topic.
+    waiting: VecDeque<Option<(i64, i64)>>,
+    current: Vec<Split>,
+    open: bool,
+    sizing: Sizing,
+}
+
+pub(super) struct FollowInput {
+    client: TopicClient,
+    topic: String,
+    interval: Duration,
+    max_events: u64,
+    due: Instant,
+    sizing: Sizing,
+}
+
+/// What is to be done for a job.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Run this batch.
+    Batch(Vec<Split>),
+    /// Nothing until then.
+    Wait(Duration),
+    /// Nothing more. `open`: the time range is not over yet.
+    Done {
+        /// The time range is not over yet.
+        open: bool,
+    },
+}
+
+impl Input {
+    /// Finds a job's input.
+    pub(super) async fn of(job: &v1::Job, prepared: &Prepared) -> Result<Self, LaneError> {
+        let pipeline = &prepared.steps.pipeline;
+        let asked = job.input.as_ref().and_then(|input| input.input.clone());
+        let topic = match (&pipeline.source, &asked) {
+            (Source::Kafka { topic, .. }, _) => Some(topic.clone()),
+            (Source::Files { .. } | Source::S3 { .. }, None | Some(Asked::Prefix(_))) => None,
+            (Source::Files { .. } | Source::S3 { .. }, Some(_)) => {
+                let text = "the pipeline reads objects: a job of it takes a prefix, not a time".to_owned();
+                return Err(LaneError::Input(text));
+            }
+        };
+        let Some(topic) = topic else {
+            let inputs = match asked {
+                Some(Asked::Prefix(prefix)) => vec![prefix.url],
+                _ => Vec::new(),
+            };
+            let objects = list(&prepared.stores, &pipeline.source, &inputs)
+                .await
+                .map_err(|error| LaneError::Run(error.into()))?;
+            return Ok(Self::Objects(cut(
+                &objects,
+                pipeline.source.format(),
+                SPLIT_BYTES,
+            )));
+        };
+        let options = KafkaOptions::of(&pipeline.source)
+            .ok_or_else(|| LaneError::Input("the pipeline's source names no brokers".to_owned()))?;
+        let client = TopicClient::open(&options, &topic)?;
+        let sizing = Sizing::default();
+        if let Some(Asked::Follow(follow)) = asked {
+            let millis = Duration::from_millis(u64::from(follow.interval_millis));
+            return Ok(Self::Follow(FollowInput {
+                client,
+                topic,
+                interval: if millis.is_zero() {
+                    INTERVAL_DEFAULT
+                } else {
+                    millis
+                },
+                max_events: if follow.max_events == 0 {
+                    EVENTS_DEFAULT
+                } else {
+                    follow.max_events
+                },
+                due: Instant::now(),
+                sizing,
+            }));
+        }
+        Ok(Self::Topic(TopicInput {
+            client,
+            waiting: time_ranges(asked.as_ref())?,
+            current: Vec::new(),
+            open: false,
+            sizing,
+        }))
+    }
+
+    /// Whether it is a `follow` job's.
+    pub(super) fn is_follow(&self) -> bool {
+        matches!(self, Self::Follow(_))
+    }
+
+    /// About how many bytes of records a split holds.
+    pub(super) fn weigh(&self, split: &Split) -> u64 {
+        match self {
+            Self::Objects(_) => unpacked_bytes(split),
+            Self::Topic(input) => input.sizing.bytes(split),
+            Self::Follow(input) => input.sizing.bytes(split),
+        }
+    }
+
+    /// What to do next, and what turned out to be lost.
+    pub(super) async fn next(
+        &mut self,
+        state: &State,
+        batch_bytes: u64,
+    ) -> Result<(Next, Vec<LostRange>), LaneError> {
+        match self {
+            Self::Objects(all) => {
+                let batch = next_batch(all, &state.covered, batch_bytes, &unpacked_bytes);
+                let next = if batch.is_empty() {
+                    Next::Done { open: false }
+                } else {
+                    Next::Batch(batch)
+                };
+                Ok((next, Vec::new()))
+            }
+            Self::Topic(input) => input.next(state, batch_bytes).await,
+            Self::Follow(input) => input.next(state, batch_bytes).await,
+        }
+    }
+
+    /// Learns from a batch how large messages are.
+    pub(super) fn learn(&mut self, bytes: u64, events: u64) {
+        match self {
+            Self::Objects(_) => {}
+            Self::Topic(input) => input.sizing = input.sizing.learned(bytes, events),
+            Self::Follow(input) => input.sizing = input.sizing.learned(bytes, events),
+        }
+    }
+
+    /// Positions that are left, by estimate: events for topics, bytes for objects.
+    pub(super) fn left(&self, state: &State) -> u64 {
+        let splits = match self {
+            Self::Objects(all) => all,
+            Self::Topic(input) => &input.current,
+            Self::Follow(_) => return 0,
+        };
+        let missing = |split: &Split| match state.covered.get(&split.object) {
+            Some(planned) => planned.missing(split.start, split.end),
+            None => vec![(split.start, split.end)],
+        };
+        splits
+            .iter()
+            .flat_map(missing)
+            .map(|(start, end)| end - start)
+            .sum()
+    }
+}
+
+/// The time ranges of a topic that a job asks for, hour by hour.
+fn time_ranges(asked: Option<&Asked>) -> Result<VecDeque<Option<(i64, i64)>>, LaneError> {
+    let millis = |time: &Option<prost_types::Timestamp>| {
+        time.as_ref()
+            .map(|time| time.seconds * 1000 + i64::from(time.nanos) / 1_000_000)
+            .ok_or_else(|| LaneError::Input("the job's input names no time".to_owned()))
+    };
+    let (from, to) = match asked {
+        Some(Asked::Hour(hour)) => {
+            let from = millis(&hour.hour)?;
+            (from, from + HOUR_MS)
+        }
+        Some(Asked::Range(range)) => (millis(&range.from)?, millis(&range.to)?),
+        _ => return Ok(VecDeque::from([None])),
+    };
+    if to <= from || (to - from) / HOUR_MS > HOURS_MAX {
+        let text = "a time range has a begin before its end, and two years at most";
+        return Err(LaneError::Input(text.to_owned()));
+    }
+    let mut hours = VecDeque::new();
+    let mut at = from;
+    while at < to {
+        let end = (at.div_euclid(HOUR_MS) * HOUR_MS + HOUR_MS).min(to);
+        hours.push_back(Some((at, end)));
+        at = end;
+    }
+    Ok(hours)
+}
+
+impl TopicInput {
+    async fn next(&mut self, state: &State, batch_bytes: u64) -> Result<(Next, Vec<LostRange>), LaneError> {
+        let mut lost = Vec::new();
+        loop {
+            let sizing = self.sizing;
+            let batch = next_batch(&self.current, &state.covered, batch_bytes, &|split| {
+                sizing.bytes(split)
+            });
+            if !batch.is_empty() {
+                return Ok((Next::Batch(batch), lost));
+            }
+            let Some(range) = self.waiting.pop_front() else {
+                return Ok((Next::Done { open: self.open }, lost));
+            };
+            let (range, partitions) = match range {
+                Some((from, to)) => self.client.offsets_for(from, to, now_ms()).await?,
+                None => {
+                    let partitions = self.client.partitions().await?;
+                    (everything(&partitions), partitions)
+                }
+            };
+            self.open |= range.open && !self.waiting.is_empty() || range.open;
+            let plan = plan(&range, &partitions, state, sizing);
+            self.current = plan.0;
+            lost.extend(plan.1);
+        }
+    }
+}
+
+impl FollowInput {
+    async fn next(&mut self, state: &State, batch_bytes: u64) -> Result<(Next, Vec<LostRange>), LaneError> {
+        let partitions = self.client.partitions().await?;
+        let prefix = format!("kafka://{}/", self.topic);
+        let planned: Vec<(InputObject, u64)> = state
+            .covered
+            .iter()
+            .filter(|(object, _)| object.url.starts_with(&prefix))
+            .map(|(object, ranges)| (object.clone(), ranges.end()))
+            .collect();
+        let (range, gaps) = onward(&partitions, &planned, Begin::Earliest);
+        let known = |gap: &LostRange| state.lost.contains(gap);
+        let mut lost: Vec<LostRange> = gaps.iter().map(lost_range).filter(|gap| !known(gap)).collect();
+        let (splits, more) = plan(&range, &partitions, state, self.sizing);
+        lost.extend(more);
+        let events: u64 = splits.iter().map(|split| split.end - split.start).sum();
+        let now = Instant::now();
+        if events < self.max_events && now < self.due {
+            // Looked at again before its time: a burst may fill a batch early.
+            let pause = (self.due - now).min(Duration::from_secs(1));
+            return Ok((Next::Wait(pause), lost));
+        }
+        self.due = now + self.interval;
+        if splits.is_empty() {
+            return Ok((Next::Wait(self.interval.min(Duration::from_secs(1))), lost));
+        }
+        let sizing = self.sizing;
+        let most = batch_bytes.min(self.max_events.saturating_mul(sizing.event_bytes));
+        let batch = next_batch(&splits, &state.covered, most, &|split| sizing.bytes(split));
+        Ok((Next::Batch(batch), lost))
+    }
+
+    /// The topic's client, for mirroring offsets.
+    pub(super) fn client(&self) -> &TopicClient {
+        &self.client
+    }
+}
+
+fn plan(
+    range: &TopicRange,
+    partitions: &[PartitionOffsets],
+    state: &State,
+    sizing: Sizing,
+) -> (Vec<Split>, Vec<LostRange>) {
+    let uncovered = |object: &InputObject, start: u64, end: u64| match state.covered.get(object) {
+        Some(planned) => planned.missing(start, end),
+        None if start < end => vec![(start, end)],
+        None => Vec::new(),
+    };
+    let plan = plan_range(range, partitions, &uncovered, sizing);
+    (plan.splits, plan.gaps.iter().map(lost_range).collect())
+}
+
+fn lost_range(gap: &Gap) -> LostRange {
+    LostRange {
+        object: gap.object.clone(),
+        start: gap.start,
+        end: gap.end,
+        reason: gap.reason.to_string(),
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A prepared pipeline, shared by the jobs that run the same version.
+pub(super) type SharedPipeline = Arc<Prepared>;

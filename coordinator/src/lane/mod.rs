@@ -1,0 +1,152 @@
+//! One pipeline's lane: its jobs take turns, batch by batch, and its batches commit in order.
+//!
+//! In: the active jobs of one pipeline, from the registry. Out: committed batches, and each job's record kept up to date. A lane
+//! lives as long as its pipeline has active jobs and its coordinator leads; a new leader's lane goes on from the ledger.
+//!
+//! | what happens                            | the lane                                                              |
+//! |------------------------------------------|-----------------------------------------------------------------------|
+//! | it begins                               | opens the ledger, then finishes the batches that were interrupted      |
+//! | several jobs are active                 | takes a batch of each in turn; a `follow` job whose time has come first |
+//! | an attempt fails                        | tries the same positions again, four times, with growing pauses        |
+//! | it still fails, or its job is cancelled | gives the batch up: its positions are free again                        |
+//! | the leadership is lost                  | is dropped where it stands: the ledger refuses it from then on          |
+
+mod input;
+mod work;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_pipeline::codec::Workplace;
+use millrace_proto::ids::{IdError, PipelineName};
+use millrace_proto::v1;
+use tokio::sync::watch;
+
+use crate::applied::Environment;
+use crate::election::Leadership;
+use crate::engine::EngineError;
+use crate::engine::ballista::Ballista;
+use crate::etcd::Etcd;
+use crate::job::RunError;
+use crate::ledger::LedgerError;
+use crate::lifecycle::Hook;
+use crate::query::QueryError;
+use crate::registry::{Registry, RegistryError};
+use crate::split::kafka::TopicError;
+
+pub use work::Lane;
+
+/// How long a lane without jobs stays, with its ledger open.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What all lanes of a leader share.
+pub struct Tools {
+    /// The cluster's etcd.
+    pub etcd: Etcd,
+    /// Prefix of all keys.
+    pub prefix: String,
+    /// Jobs and pipelines.
+    pub registry: Registry,
+    /// Our leadership.
+    pub lead: Leadership,
+    /// Runs attempts.
+    pub engine: Ballista,
+    /// Makes operators here.
+    pub workplace: Arc<Workplace>,
+    /// Fills in `${env:NAME}`.
+    pub env: Environment,
+    /// Slots of all workers at this moment.
+    pub slots: Arc<dyn Fn() -> usize + Send + Sync>,
+    /// Unpacked input that is committed at once, in bytes.
+    pub batch_bytes: u64,
+    /// Told of each moment of each batch.
+    pub hook: Hook,
+}
+
+/// The active jobs of one pipeline, as the registry last said.
+pub type ActiveJobs = BTreeMap<String, v1::Job>;
+
+/// Why a lane ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// The ledger. Where it says that we do not lead, that is how a lane ends.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A batch's way to its commit.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// What is committed cannot be read.
+    #[error("what is committed cannot be read")]
+    Committed(#[from] QueryError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The brokers.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// A name that is none; it points at a bug.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// What a job asks for does not fit its pipeline.
+    #[error("{0}")]
+    Input(String),
+}
+
+impl LaneError {
+    /// Whether it is the whole lane's, not one job's: we may not or cannot write.
+    fn is_fatal(&self) -> bool {
+        match self {
+            Self::Ledger(_) | Self::Registry(_) => true,
+            Self::Run(error) => matches!(error, RunError::Ledger(_)),
+            Self::Committed(_) | Self::Engine(_) | Self::Topic(_) | Self::Id(_) | Self::Input(_) => false,
+        }
+    }
+
+    /// The whole chain, on one line.
+    fn text(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let more = error.to_string();
+            if !text.ends_with(&more) {
+                text.push_str(": ");
+                text.push_str(&more);
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Runs a lane until its pipeline has no active jobs for a while. `jobs` holds all active jobs of all pipelines.
+///
+/// # Errors
+/// When the ledger or the registry refuse or fail.
+pub async fn run(
+    tools: Arc<Tools>,
+    pipeline: PipelineName,
+    mut jobs: watch::Receiver<ActiveJobs>,
+) -> Result<(), LaneError> {
+    let mut lane = Lane::open(tools, pipeline, jobs.clone()).await?;
+    lane.finish_interrupted().await?;
+    loop {
+        let Some(pause) = lane.step().await? else {
+            let more = tokio::time::timeout(LINGER, jobs.changed()).await;
+            match more {
+                Ok(Ok(())) => continue,
+                Ok(Err(_)) | Err(_) if lane.is_idle() => return Ok(()),
+                Ok(Err(_)) | Err(_) => continue,
+            }
+        };
+        if !pause.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                changed = jobs.changed() => if changed.is_err() { return Ok(()) },
+            }
+        }
+    }
+}

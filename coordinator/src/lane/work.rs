@@ -1,0 +1,653 @@
+//! The lane at work: which job is next, its batch from plan to commit, its record in the registry.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use chrono::Utc;
+use millrace_pipeline::codec::{AttemptSpec, PipelineText};
+use millrace_pipeline::spec::model::DedupScope;
+use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
+use millrace_proto::manifest::{KeyFile, SplitCounts, TaskReport};
+use millrace_proto::split::{InputObject, Split};
+use millrace_proto::v1::{self, JobState};
+use tokio::sync::watch;
+
+use super::input::{Input, Next, SharedPipeline};
+use super::{ActiveJobs, LaneError, Tools};
+use crate::applied;
+use crate::engine::EngineError;
+use crate::lake::Lake;
+use crate::ledger::etcd::EtcdLedger;
+use crate::ledger::{Batch, Entry, Ledger, LostRange};
+use crate::lifecycle::{Batches, CommittedBatch};
+use crate::query::manifests_of;
+use crate::split::deal;
+
+/// Attempts of one batch in a row before its job fails.
+const ATTEMPTS_MAX: u32 = 4;
+/// Pause after the first failed attempt; doubles.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How much larger records are than the files that they become, about.
+const PACKED_RATIO: u64 = 8;
+/// Bytes of a batch of a backfill while a `follow` job shares the lane.
+const SHARED_BATCH_BYTES: u64 = 128 << 20;
+
+/// A job in the lane.
+struct Running {
+    job: v1::Job,
+    id: JobId,
+    text: PipelineText,
+    prepared: SharedPipeline,
+    input: Input,
+}
+
+/// One pipeline's lane.
+pub struct Lane {
+    tools: Arc<Tools>,
+    name: PipelineName,
+    jobs: watch::Receiver<ActiveJobs>,
+    batches: Option<Batches>,
+    keys: Vec<KeyFile>,
+    running: BTreeMap<String, Running>,
+    turn: VecDeque<String>,
+}
+
+impl Lane {
+    /// Takes the pipeline's ledger over.
+    ///
+    /// # Errors
+    /// When the ledger, the registry or the lake refuse or fail.
+    pub async fn open(
+        tools: Arc<Tools>,
+        name: PipelineName,
+        jobs: watch::Receiver<ActiveJobs>,
+    ) -> Result<Self, LaneError> {
+        Ok(Self {
+            tools,
+            name,
+            jobs,
+            batches: None,
+            keys: Vec::new(),
+            running: BTreeMap::new(),
+            turn: VecDeque::new(),
+        })
+    }
+
+    /// Whether no job is active.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && !self.jobs.borrow().values().any(|job| self.is_ours(job))
+    }
+
+    fn is_ours(&self, job: &v1::Job) -> bool {
+        job.pipeline == self.name.as_str()
+    }
+
+    /// Runs the batches that an earlier leader left behind. What their jobs are makes no difference: their positions are
+    /// fixed.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub async fn finish_interrupted(&mut self) -> Result<(), LaneError> {
+        let Some(job) = self.jobs.borrow().values().find(|job| self.is_ours(job)).cloned() else {
+            return Ok(());
+        };
+        let (_, prepared) = self.prepare(&job).await?;
+        self.open_ledger(&prepared).await?;
+        let open = self.batches.as_ref().map(Batches::open).unwrap_or_default();
+        for (id, batch) in open {
+            if let Err(error) = self.finish_batch(&id, &batch).await {
+                if error.is_fatal() {
+                    return Err(error);
+                }
+                self.fail(batch.job.as_str(), &error).await?;
+                self.give_up(&id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish_batch(&mut self, id: &BatchId, batch: &Batch) -> Result<(), LaneError> {
+        let job = self.tools.registry.get_job(batch.job.as_str()).await?;
+        let (text, prepared) = self.prepare(&job).await?;
+        self.wear(&prepared, &job);
+        tracing::info!(job = job.job_id, batch = %id, "an interrupted batch is finished");
+        if let Some(batches) = &mut self.batches
+            && let Some(committed) = batches.adopt(id, &batch.splits).await?
+        {
+            return self.committed(&job.job_id, committed).await;
+        }
+        if !batch.redrives.is_empty() {
+            return self.give_up(id).await;
+        }
+        let Some(batches) = &mut self.batches else {
+            return Ok(());
+        };
+        let attempt = batches.start(id).await?;
+        let weigh = |split: &Split| split.end - split.start;
+        let tasks = self.deal(&batch.splits, &prepared, &weigh);
+        let committed = self
+            .attempts(&job, &text, &prepared, id, attempt, &batch.splits, tasks)
+            .await?;
+        self.committed(&job.job_id, committed).await
+    }
+
+    /// Does the next thing there is to do. Gives how long to wait before the next step; none when no job is active.
+    ///
+    /// # Errors
+    /// When the ledger or the registry refuse or fail: the lane is over then. What goes wrong with one job is that job's
+    /// failure.
+    pub async fn step(&mut self) -> Result<Option<Duration>, LaneError> {
+        self.welcome().await?;
+        let mut pause: Option<Duration> = None;
+        // Follow jobs first; the others in turn.
+        let mut order: Vec<String> = self.turn.iter().cloned().collect();
+        order.sort_by_key(|id| {
+            !self
+                .running
+                .get(id)
+                .is_some_and(|running| running.input.is_follow())
+        });
+        for id in order {
+            match self.step_of(&id).await {
+                Ok(None) => return Ok(Some(Duration::ZERO)),
+                Ok(Some(wait)) => pause = Some(pause.map_or(wait, |pause| pause.min(wait))),
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(error) => {
+                    self.fail(&id, &error).await?;
+                    return Ok(Some(Duration::ZERO));
+                }
+            }
+        }
+        Ok(pause)
+    }
+
+    /// Takes in new jobs and lets go of those that are no longer active.
+    async fn welcome(&mut self) -> Result<(), LaneError> {
+        let active = self.jobs.borrow_and_update().clone();
+        self.running.retain(|id, _| active.contains_key(id));
+        self.turn.retain(|id| active.contains_key(id));
+        let new = active
+            .into_values()
+            .filter(|job| job.pipeline == self.name.as_str());
+        for job in new.collect::<Vec<_>>() {
+            if self.running.contains_key(&job.job_id) {
+                continue;
+            }
+            let id = job.job_id.clone();
+            match self.admit(job).await {
+                Ok(()) => {}
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(error) => self.fail(&id, &error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn admit(&mut self, job: v1::Job) -> Result<(), LaneError> {
+        let (text, prepared) = self.prepare(&job).await?;
+        self.open_ledger(&prepared).await?;
+        let input = Input::of(&job, &prepared).await?;
+        let id = JobId::try_from(job.job_id.clone())?;
+        let started = SystemTime::now();
+        let job = self
+            .tools
+            .registry
+            .update_job(&self.tools.lead, &job.job_id, |job| {
+                if job.state() == JobState::Pending {
+                    job.set_state(JobState::Running);
+                    job.start_time = Some(started.into());
+                }
+            })
+            .await?;
+        tracing::info!(job = job.job_id, pipeline = %self.name, "a job runs");
+        self.turn.push_back(job.job_id.clone());
+        let running = Running {
+            id,
+            text,
+            prepared,
+            input,
+            job,
+        };
+        self.running.insert(running.job.job_id.clone(), running);
+        Ok(())
+    }
+
+    async fn prepare(&self, job: &v1::Job) -> Result<(PipelineText, SharedPipeline), LaneError> {
+        let stored = self
+            .tools
+            .registry
+            .get_pipeline(&job.pipeline, job.pipeline_version)
+            .await?;
+        let text = applied::text(&stored).map_err(LaneError::Input)?;
+        let spec = AttemptSpec {
+            pipeline: text.clone(),
+            environment: environment(job),
+            batch: BatchId::try_from("prepared".to_owned())?,
+            attempt: Attempt { epoch: 0, number: 0 },
+            watermark_us: None,
+            quarantine_date: String::new(),
+        };
+        let prepared = self.tools.workplace.prepare(&spec).map_err(EngineError::from)?;
+        Ok((text, prepared))
+    }
+
+    async fn open_ledger(&mut self, prepared: &SharedPipeline) -> Result<(), LaneError> {
+        if self.batches.is_some() {
+            return Ok(());
+        }
+        let pipeline = Arc::clone(&prepared.steps.pipeline);
+        let lake = Lake {
+            url: pipeline.lake.url.clone(),
+            store: Arc::clone(&prepared.lake),
+            root: prepared.root.clone(),
+        };
+        let tools = &self.tools;
+        let ledger =
+            EtcdLedger::open(&tools.etcd, &tools.prefix, &self.name, &tools.lead, lake.clone()).await?;
+        if pipeline.dedup.is_some() {
+            let manifests = manifests_of(&lake, ledger.state()).await?;
+            self.keys = manifests.into_iter().flat_map(|manifest| manifest.keys).collect();
+        }
+        self.batches = Some(Batches {
+            pipeline,
+            lake,
+            ledger: Box::new(ledger),
+            environment: None,
+            hook: Arc::clone(&tools.hook),
+        });
+        Ok(())
+    }
+
+    /// The next batches are this job's.
+    fn wear(&mut self, prepared: &SharedPipeline, job: &v1::Job) {
+        if let Some(batches) = &mut self.batches {
+            batches.pipeline = Arc::clone(&prepared.steps.pipeline);
+            batches.environment = environment(job);
+        }
+    }
+
+    /// One step of one job: none when it did something, else how long it waits.
+    async fn step_of(&mut self, id: &str) -> Result<Option<Duration>, LaneError> {
+        let follows = self.running.values().any(|running| running.input.is_follow());
+        let Some(running) = self.running.get_mut(id) else {
+            return Ok(None);
+        };
+        let Some(batches) = &mut self.batches else {
+            return Ok(None);
+        };
+        let batch_bytes = if follows && !running.input.is_follow() {
+            self.tools.batch_bytes.min(SHARED_BATCH_BYTES)
+        } else {
+            self.tools.batch_bytes
+        };
+        let (next, lost) = running.input.next(batches.ledger.state(), batch_bytes).await?;
+        let job = running.id.clone();
+        if !lost.is_empty() {
+            self.record_lost(&job, lost).await?;
+        }
+        match next {
+            Next::Wait(pause) => Ok(Some(pause)),
+            Next::Done { open } => {
+                self.succeed(id, open).await?;
+                Ok(None)
+            }
+            Next::Batch(splits) => {
+                self.run_batch(id, &splits).await?;
+                if let Some(at) = self.turn.iter().position(|turn| turn == id) {
+                    self.turn.remove(at);
+                    self.turn.push_back(id.to_owned());
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    async fn record_lost(&mut self, job: &JobId, ranges: Vec<LostRange>) -> Result<(), LaneError> {
+        for lost in &ranges {
+            tracing::error!(
+                job = %job, object = lost.object.url, start = lost.start, end = lost.end, reason = lost.reason,
+                "positions are lost"
+            );
+        }
+        let gaps: Vec<v1::Gap> = ranges.iter().map(gap).collect();
+        if let Some(batches) = &mut self.batches {
+            let epoch = batches.ledger.epoch();
+            let entry = Entry::Lost {
+                epoch,
+                job: job.clone(),
+                ranges,
+            };
+            batches.ledger.append(vec![entry]).await?;
+        }
+        let add = |job: &mut v1::Job| job.gaps.extend(gaps.clone());
+        self.tools
+            .registry
+            .update_job(&self.tools.lead, job.as_str(), add)
+            .await?;
+        Ok(())
+    }
+
+    async fn run_batch(&mut self, id: &str, splits: &[Split]) -> Result<(), LaneError> {
+        let Some(running) = self.running.get(id) else {
+            return Ok(());
+        };
+        let (job, text) = (running.job.clone(), running.text.clone());
+        let prepared = Arc::clone(&running.prepared);
+        let job_id = running.id.clone();
+        let tasks = self.deal(splits, &prepared, &|split| running.input.weigh(split));
+        self.wear(&prepared, &job);
+        let Some(batches) = &mut self.batches else {
+            return Ok(());
+        };
+        let (batch, attempt) = batches.plan(&job_id, splits, Vec::new()).await?;
+        let ran = self
+            .attempts(&job, &text, &prepared, &batch, attempt, splits, tasks)
+            .await;
+        match ran {
+            Ok(committed) => self.committed(id, committed).await,
+            Err(LaneError::Engine(EngineError::Stopped)) => {
+                tracing::info!(job = id, batch = %batch, "the batch is given up: its job was cancelled");
+                self.give_up(&batch).await
+            }
+            Err(error) if error.is_fatal() => Err(error),
+            Err(error) => {
+                self.give_up(&batch).await?;
+                Err(error)
+            }
+        }
+    }
+
+    fn deal(
+        &self,
+        splits: &[Split],
+        prepared: &SharedPipeline,
+        weigh: &dyn Fn(&Split) -> u64,
+    ) -> Vec<Vec<Split>> {
+        let dedup = prepared.steps.pipeline.dedup.as_ref();
+        let together = dedup.is_some_and(|dedup| dedup.scope == DedupScope::Partition);
+        deal(splits, (self.tools.slots)().max(1), together, weigh)
+    }
+
+    /// Attempt after attempt over the same positions, until one is committed.
+    async fn attempts(
+        &mut self,
+        job: &v1::Job,
+        text: &PipelineText,
+        prepared: &SharedPipeline,
+        batch: &BatchId,
+        mut attempt: Attempt,
+        splits: &[Split],
+        tasks: Vec<Vec<Split>>,
+    ) -> Result<CommittedBatch, LaneError> {
+        let mut pause = RETRY_PAUSE;
+        let mut tries = 1;
+        loop {
+            let ran = self.attempt(job, text, prepared, batch, attempt, &tasks).await;
+            let Some(batches) = &mut self.batches else {
+                return Err(EngineError::Stopped.into());
+            };
+            match ran {
+                Ok(reports) => {
+                    let id = JobId::try_from(job.job_id.clone())?;
+                    return Ok(batches.publish(&id, batch, attempt, splits, reports).await?);
+                }
+                Err(EngineError::Stopped) => return Err(EngineError::Stopped.into()),
+                Err(error) if tries >= ATTEMPTS_MAX => return Err(error.into()),
+                Err(error) => {
+                    let text = LaneError::from(error).text();
+                    tracing::warn!(job = job.job_id, batch = %batch, attempt = %attempt, error = text, "an attempt failed");
+                    tokio::time::sleep(pause).await;
+                    (pause, tries) = (pause * 2, tries + 1);
+                    attempt = batches.start(batch).await?;
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        job: &v1::Job,
+        text: &PipelineText,
+        prepared: &SharedPipeline,
+        batch: &BatchId,
+        attempt: Attempt,
+        tasks: &[Vec<Split>],
+    ) -> Result<Vec<TaskReport>, EngineError> {
+        let Some(batches) = &self.batches else {
+            return Err(EngineError::Stopped);
+        };
+        let spec = AttemptSpec {
+            pipeline: text.clone(),
+            environment: environment(job),
+            batch: batch.clone(),
+            attempt,
+            watermark_us: batches.ledger.state().newest_us,
+            quarantine_date: Utc::now().format("%Y-%m-%d").to_string(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let watching = self.watch_cancel(&job.job_id, stop);
+        let buckets = (self.tools.slots)().max(1);
+        let telling = Telling::begin(&self.tools, &job.job_id, batch, attempt);
+        let progress = |now| telling.tell(now);
+        let keys: &[KeyFile] = if prepared.steps.pipeline.dedup.is_some() {
+            &self.keys
+        } else {
+            &[]
+        };
+        let running = self
+            .tools
+            .engine
+            .run(spec, tasks, buckets, keys, &batches.lake, &progress, &stopped);
+        tokio::select! {
+            reports = running => reports,
+            () = watching => Err(EngineError::Stopped),
+        }
+    }
+
+    /// Says stop when the job is no longer active, and never ends.
+    async fn watch_cancel(&self, job: &str, stop: watch::Sender<bool>) {
+        let mut jobs = self.jobs.clone();
+        let gone = jobs.wait_for(|jobs| !jobs.contains_key(job)).await.is_ok();
+        if gone {
+            stop.send_replace(true);
+        }
+        std::future::pending().await
+    }
+
+    /// Drops a batch: whatever of it is not committed by now never will be.
+    async fn give_up(&mut self, batch: &BatchId) -> Result<(), LaneError> {
+        if let Some(batches) = &mut self.batches {
+            let epoch = batches.ledger.epoch();
+            let batch = batch.clone();
+            batches
+                .ledger
+                .append(vec![Entry::Dropped { epoch, batch }])
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// A batch was committed: its keys are known, its job's record and lag tools are told.
+    async fn committed(&mut self, job: &str, committed: CommittedBatch) -> Result<(), LaneError> {
+        let CommittedBatch { manifest, breached } = committed;
+        let total = manifest.total();
+        tracing::info!(
+            job, batch = %manifest.batch, attempt = %manifest.attempt, read = total.read, written = total.written,
+            duplicates = total.duplicates, quarantined = total.quarantined, "a batch is committed"
+        );
+        self.keys.extend(manifest.keys.iter().cloned());
+        if let Some(running) = self.running.get_mut(job) {
+            let bytes = manifest.files.iter().map(|file| file.object.bytes).sum::<u64>();
+            running
+                .input
+                .learn(bytes.saturating_mul(PACKED_RATIO), total.written);
+        }
+        let Some(batches) = &self.batches else {
+            return Ok(());
+        };
+        let state = batches.ledger.state();
+        let mut counts = SplitCounts::default();
+        let (mut number, mut held) = (0, 0);
+        for (_, batch) in state.committed().filter(|(_, batch)| batch.job.as_str() == job) {
+            counts.add(&batch.counts);
+            number += 1;
+            held += u32::from(batch.held);
+        }
+        let left = self
+            .running
+            .get(job)
+            .map_or(0, |running| running.input.left(state));
+        if breached {
+            tracing::warn!(job, batch = %manifest.batch, held, "the share of clean events is under the minimum");
+        }
+        let update = |job: &mut v1::Job| {
+            job.counts = Some(v1::Counts {
+                read: counts.read,
+                written: counts.written,
+                duplicates: counts.duplicates,
+                quarantined: counts.quarantined,
+                late: counts.late,
+            });
+            job.batches = number;
+            job.batches_held = held;
+            let positions = counts.read + left;
+            job.progress = Some(v1::Progress {
+                positions_done: counts.read,
+                positions,
+                ..v1::Progress::default()
+            });
+        };
+        self.tools
+            .registry
+            .update_job(&self.tools.lead, job, update)
+            .await?;
+        self.mirror(job, &manifest.splits).await;
+        Ok(())
+    }
+
+    /// Writes committed offsets to the pipeline's consumer group. Nothing depends on it.
+    async fn mirror(&self, job: &str, splits: &[Split]) {
+        let Some(Running {
+            input: Input::Follow(follow),
+            ..
+        }) = self.running.get(job)
+        else {
+            return;
+        };
+        let mut ends: BTreeMap<String, (InputObject, u64)> = BTreeMap::new();
+        for split in splits {
+            let entry = ends
+                .entry(split.object.url.clone())
+                .or_insert((split.object.clone(), 0));
+            entry.1 = entry.1.max(split.end);
+        }
+        let group = format!("millrace-{}", self.name);
+        let offsets: Vec<_> = ends.into_values().collect();
+        if let Err(error) = follow.client().mirror(&group, &offsets).await {
+            tracing::warn!(job, group, %error, "offsets were not mirrored");
+        }
+    }
+
+    async fn succeed(&mut self, id: &str, open: bool) -> Result<(), LaneError> {
+        let ended = SystemTime::now();
+        self.leave(id);
+        let end = |job: &mut v1::Job| {
+            job.set_state(JobState::Succeeded);
+            job.open = open;
+            job.end_time = Some(ended.into());
+            job.progress = None;
+        };
+        self.tools.registry.update_job(&self.tools.lead, id, end).await?;
+        tracing::info!(job = id, open, "a job is done");
+        Ok(())
+    }
+
+    async fn fail(&mut self, id: &str, error: &LaneError) -> Result<(), LaneError> {
+        let text = error.text();
+        tracing::error!(job = id, error = text, "a job failed");
+        self.leave(id);
+        let ended = SystemTime::now();
+        let end = |job: &mut v1::Job| {
+            if matches!(job.state(), JobState::Pending | JobState::Running) {
+                job.set_state(JobState::Failed);
+                job.error.clone_from(&text);
+                job.end_time = Some(ended.into());
+                job.progress = None;
+            }
+        };
+        self.tools.registry.update_job(&self.tools.lead, id, end).await?;
+        Ok(())
+    }
+
+    fn leave(&mut self, id: &str) {
+        self.running.remove(id);
+        self.turn.retain(|turn| turn != id);
+    }
+}
+
+fn environment(job: &v1::Job) -> Option<String> {
+    (!job.environment.is_empty()).then(|| job.environment.clone())
+}
+
+fn gap(lost: &LostRange) -> v1::Gap {
+    v1::Gap {
+        object: lost.object.url.clone(),
+        start: lost.start,
+        end: lost.end,
+        reason: lost.reason.clone(),
+    }
+}
+
+/// Tells the registry how far an attempt is, once a second at most.
+struct Telling {
+    now: watch::Sender<crate::engine::ballista::TaskProgress>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Telling {
+    fn begin(tools: &Arc<Tools>, job: &str, batch: &BatchId, attempt: Attempt) -> Self {
+        let (now, mut told) = watch::channel(crate::engine::ballista::TaskProgress::default());
+        let (tools, job) = (Arc::clone(tools), job.to_owned());
+        let (batch, attempt) = (batch.to_string(), attempt.to_string());
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if told.changed().await.is_err() {
+                    return;
+                }
+                let progress = *told.borrow_and_update();
+                let update = |job: &mut v1::Job| {
+                    let known = job.progress.clone().unwrap_or_default();
+                    job.progress = Some(v1::Progress {
+                        batch_id: batch.clone(),
+                        attempt: attempt.clone(),
+                        phase: "running".to_owned(),
+                        tasks_done: progress.done,
+                        tasks: progress.tasks,
+                        ..known
+                    });
+                };
+                if let Err(error) = tools.registry.update_job(&tools.lead, &job, update).await {
+                    tracing::debug!(job, %error, "progress was not told");
+                }
+            }
+        });
+        Self { now, task }
+    }
+
+    fn tell(&self, progress: crate::engine::ballista::TaskProgress) {
+        self.now.send_if_modified(|known| {
+            let changed = *known != progress;
+            *known = progress;
+            changed
+        });
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,96 @@
+//! What a coordinator does while it leads: a lane for every pipeline with active jobs.
+//!
+//! In: the registry's active jobs, watched. Out: lanes, begun when a pipeline gets a job, gone a while after its last one
+//! ended, begun again when one broke. Ends when the leadership is lost; every lane ends with it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use millrace_proto::ids::PipelineName;
+use millrace_proto::v1::{Job, JobState};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::engine::stopped;
+use crate::lane::{self, ActiveJobs, LaneError, Tools};
+use crate::registry::Retention;
+use crate::registry::state::is_active;
+
+/// Pause before a broken lane is begun again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often old jobs are pruned.
+const PRUNE_EVERY: Duration = Duration::from_secs(300);
+
+/// Leads until the leadership is lost or `stop` says so.
+pub async fn lead(tools: Arc<Tools>, mut stop: watch::Receiver<bool>) {
+    let mut lost = tools.lead.lost();
+    let (active, jobs) = watch::channel(ActiveJobs::new());
+    let mut watched = tools.registry.watch_jobs();
+    let mut lanes: JoinSet<(PipelineName, Result<(), LaneError>)> = JoinSet::new();
+    let mut at_work: BTreeSet<PipelineName> = BTreeSet::new();
+    let mut prune = tokio::time::interval(PRUNE_EVERY);
+    loop {
+        tokio::select! {
+            job = watched.next() => match job {
+                Some(job) => { active.send_if_modified(|active| take_in(active, job)); }
+                None => return,
+            },
+            Some(ended) = lanes.join_next() => {
+                if let Ok((name, outcome)) = ended {
+                    if let Err(error) = outcome {
+                        tracing::warn!(pipeline = %name, error = text(&error), "a lane broke");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    at_work.remove(&name);
+                }
+            }
+            _ = prune.tick() => {
+                if let Err(error) = tools.registry.prune(&tools.lead, &Retention::default(), std::time::SystemTime::now()).await {
+                    tracing::debug!(%error, "old jobs were not pruned");
+                }
+            }
+            () = stopped(&mut lost) => {
+                tracing::warn!(epoch = tools.lead.epoch(), "no longer leads");
+                return;
+            }
+            () = stopped(&mut stop) => return,
+        }
+        let wanted: BTreeSet<String> = jobs.borrow().values().map(|job| job.pipeline.clone()).collect();
+        for name in wanted
+            .into_iter()
+            .filter_map(|name| PipelineName::try_from(name).ok())
+        {
+            if at_work.insert(name.clone()) {
+                let (tools, jobs) = (Arc::clone(&tools), jobs.clone());
+                lanes.spawn(async move {
+                    let ended = lane::run(tools, name.clone(), jobs).await;
+                    (name, ended)
+                });
+            }
+        }
+    }
+}
+
+/// Keeps the active jobs; whether anything changed that lanes act on.
+fn take_in(active: &mut ActiveJobs, job: Job) -> bool {
+    let state = JobState::try_from(job.state).unwrap_or_default();
+    if is_active(state) {
+        let known = active.insert(job.job_id.clone(), job);
+        known.is_none()
+    } else {
+        active.remove(&job.job_id).is_some()
+    }
+}
+
+fn text(error: &LaneError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
