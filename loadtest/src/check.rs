@@ -186,7 +186,10 @@ fn check_quarantine(lake: &Lake, ledger: &Ledger, expected: &Expected, verdict: 
             rejects.as_ref().map(|rejects| rejects.len() as u64),
         );
         for reject in rejects.unwrap_or_default() {
-            let name = reject.object.rsplit('/').next().unwrap_or_default();
+            let name = match reject.object.starts_with("kafka://") {
+                true => reject.object.as_str(),
+                false => reject.object.rsplit('/').next().unwrap_or_default(),
+            };
             // A file that was never sent gets a number that no sent file has.
             let line = (files.get(name).copied().unwrap_or(usize::MAX), reject.offset);
             lines.push(line);

@@ -79,12 +79,30 @@ pub struct Sent {
     pub files: Vec<SentFile>,
     /// What came out.
     pub counts: Counts,
+    /// Where the lines are messages of a topic: `files` are its partitions then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<SentTopic>,
+}
+
+/// Lines that were sent to a topic, each a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentTopic {
+    /// The offset of the first line in each partition.
+    pub first_offsets: Vec<u64>,
+}
+
+impl SentTopic {
+    /// The partition of an event: copies lie where their originals do.
+    #[must_use]
+    pub fn partition(id: u128, partitions: usize) -> usize {
+        (id % partitions.max(1) as u128) as usize
+    }
 }
 
 /// A data file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SentFile {
-    /// Name in the folder `events`.
+    /// Name in the folder `events`; for a topic `kafka://topic/partition`.
     pub name: String,
     /// Lines in it.
     pub lines: u64,
@@ -233,6 +251,23 @@ impl Ledger {
         let mut reader = BufReader::with_capacity(1 << 20, File::open(&self.path).map_err(fail)?);
         let mut number = 0;
         let mut bytes = [0; ENTRY_BYTES];
+        if let Some(topic) = &self.sent.topic {
+            let mut next = topic.first_offsets.clone();
+            for number in 0..self.sent.recipe.events {
+                reader.read_exact(&mut bytes).map_err(fail)?;
+                let entry = Entry::decode(&bytes);
+                let file = SentTopic::partition(entry.id, next.len());
+                each(Line {
+                    number,
+                    file,
+                    line_in_file: next[file] - topic.first_offsets[file] + 1,
+                    offset: next[file],
+                    entry,
+                });
+                next[file] += 1;
+            }
+            return Ok(());
+        }
         for (file, description) in self.sent.files.iter().enumerate() {
             let mut offset = 0;
             for line_in_file in 1..=description.lines {
@@ -262,7 +297,7 @@ pub struct Line {
     pub file: usize,
     /// Line in the file, from 1.
     pub line_in_file: u64,
-    /// Offset of its first byte in the (decompressed) file.
+    /// Offset of its first byte in the (decompressed) file; in a topic the message's offset.
     pub offset: u64,
     /// What was sent.
     pub entry: Entry,

@@ -10,8 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use millrace_loadtest::check::check;
 use millrace_loadtest::generate::files::{Compress, Output, generate};
 use millrace_loadtest::generate::plan::Recipe;
+use millrace_loadtest::generate::topic::{TopicOutput, send};
 use millrace_loadtest::lake::Lake;
-use millrace_loadtest::ledger::Ledger;
+use millrace_loadtest::ledger::{Ledger, Sent};
 use millrace_loadtest::sums;
 
 /// Makes seeded shop events with a ledger of every line sent, and checks a lake against that ledger.
@@ -93,6 +94,27 @@ struct Generate {
     /// Replace the events that OUT holds.
     #[arg(long)]
     overwrite: bool,
+    /// Send the lines to a topic instead of files; OUT has the ledger alone. Brokers, `host:port,host:port`.
+    #[arg(long, requires = "topic", conflicts_with_all = ["files", "compress"])]
+    kafka: Option<String>,
+    /// The topic; made when it is not there.
+    #[arg(long, requires = "kafka")]
+    topic: Option<String>,
+    /// Partitions of a topic that is made.
+    #[arg(long, default_value_t = 4)]
+    partitions: u32,
+    /// Copies of each partition of a topic that is made.
+    #[arg(long, default_value_t = 1)]
+    replication: u32,
+    /// Compression of messages.
+    #[arg(long, default_value = "lz4", value_parser = ["none", "gzip", "snappy", "lz4", "zstd"])]
+    codec: String,
+    /// Lines a second; without it as fast as it goes.
+    #[arg(long, requires = "kafka")]
+    rate: Option<u64>,
+    /// An option of librdkafka, `name=value`; may be given again.
+    #[arg(long = "kafka-option", requires = "kafka", value_parser = option)]
+    kafka_options: Vec<(String, String)>,
 }
 
 fn main() -> ExitCode {
@@ -128,6 +150,24 @@ fn run_generate(options: &Generate) -> Result<ExitCode> {
     if options.duplicates + options.broken > 1.0 {
         bail!("--duplicates and --broken together are more than every line: keep their sum at 1 or below");
     }
+    let began = Instant::now();
+    if let (Some(brokers), Some(topic)) = (&options.kafka, &options.topic) {
+        let sent = send(
+            &recipe,
+            &TopicOutput {
+                folder: options.out.clone(),
+                brokers: brokers.clone(),
+                topic: topic.clone(),
+                partitions: options.partitions,
+                replication: options.replication,
+                codec: options.codec.clone(),
+                rate: options.rate,
+                options: options.kafka_options.clone(),
+                overwrite: options.overwrite,
+            },
+        )?;
+        return report(&sent, topic, began);
+    }
     let output = Output {
         folder: options.out.clone(),
         files: options.files,
@@ -135,18 +175,21 @@ fn run_generate(options: &Generate) -> Result<ExitCode> {
         threads: options.threads,
         overwrite: options.overwrite,
     };
-    let began = Instant::now();
     let sent = generate(&recipe, &output)?;
+    report(&sent, &options.out.join("events").to_string_lossy(), began)
+}
+
+fn report(sent: &Sent, data: &str, began: Instant) -> Result<ExitCode> {
     let seconds = began.elapsed().as_secs_f64();
     print_json(&serde_json::json!({
-        "seed": recipe.seed,
-        "events": recipe.events,
+        "seed": sent.recipe.seed,
+        "events": sent.recipe.events,
         "counts": sent.counts,
         "files": sent.files.len(),
         "stored_bytes": sent.files.iter().map(|file| file.stored_bytes).sum::<u64>(),
-        "data": options.out.join("events"),
+        "data": data,
         "seconds": (seconds * 1000.0).round() / 1000.0,
-        "events_per_second": (recipe.events as f64 / seconds.max(1e-9)).round(),
+        "events_per_second": (sent.recipe.events as f64 / seconds.max(1e-9)).round(),
     }))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -183,6 +226,13 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn print_json(value: &serde_json::Value) -> Result<()> {
     writeln!(std::io::stdout(), "{value}").context("could not write to stdout")
+}
+
+fn option(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("give an option as name=value, like security.protocol=ssl".to_owned()),
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -98,6 +98,7 @@ pub fn generate(recipe: &Recipe, output: &Output) -> Result<Sent, GenerateError>
         recipe: recipe.clone(),
         files: job.turn().files.clone(),
         counts,
+        topic: None,
     };
     let path = Ledger::sent_path(&output.folder);
     let text = serde_json::to_vec_pretty(&sent).map_err(io::Error::from);
@@ -278,7 +279,7 @@ impl Compress {
 }
 
 /// Makes the folder, without an earlier run's files.
-fn clear(folder: &Path, events: &Path, overwrite: bool) -> Result<(), GenerateError> {
+pub(super) fn clear(folder: &Path, events: &Path, overwrite: bool) -> Result<(), GenerateError> {
     let fail = |path: &Path| {
         let path = path.to_owned();
         move |source| GenerateError::Write { path, source }
