@@ -20,7 +20,7 @@ packages: ## Install the Debian packages that are missing.
 	@deploy/local/packages.sh
 
 build: packages ## Build the binaries.
-	@echo "building (the first time takes 15 minutes on 2 cores, later ones seconds)"
+	@echo "building: the first time with all dependencies, later only what changed"
 	cargo build --release --locked -p millrace-client -p millrace-loadtest
 
 demo: build ## 5M generated events into a lake: summary, a query, where it lies.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use millrace_pipeline::catalog::{ddl, docs};
-use millrace_pipeline::spec;
+use millrace_pipeline::{quality, spec};
 
 use crate::applied;
 use crate::cli::Output;
@@ -96,7 +96,11 @@ impl Pipeline {
 
 impl Check {
     fn execute(self) -> Result<Exit> {
-        let error = match lakes::pipeline(&self.file) {
+        let judged = lakes::pipeline(&self.file).and_then(|pipeline| {
+            quality::check(&pipeline)?;
+            Ok(pipeline)
+        });
+        let error = match judged {
             Ok(pipeline) => {
                 let text = match self.output {
                     Output::Json => serde_json::json!({"pipeline": pipeline.name, "faults": []}).to_string(),

@@ -23,6 +23,61 @@ fn a_bad_pipeline_file_ends_with_2_and_every_fault() {
 }
 
 #[test]
+fn an_expectation_that_nothing_can_judge_is_a_fault_of_its_suite() {
+    let sandbox = Sandbox::with_pipeline(
+        "version: 1\npipeline: x\nsource: {files: {path: in, format: json}}\nschema:\n\
+        \x20 - {name: at, type: timestamp, required: true}\n  - {name: price, type: float64}\n\
+         quality: {suite: suite.json}\npartition: {time: at, by: [date]}\nlake: {url: ./lake}\n",
+    );
+    let expectation = |kind: &str, column: &str| {
+        format!(
+            "{{\"type\": \"expect_column_values_to_{kind}\",\n  \"kwargs\": {{\"column\": \"{column}\"}}}}"
+        )
+    };
+    let check = |expectations: &[String], more: &[&str]| {
+        let suite = format!(
+            "{{\"name\": \"s\", \"expectations\": [\n{}]}}",
+            expectations.join(",\n")
+        );
+        std::fs::write(sandbox.path("suite.json"), suite).unwrap();
+        let mut check = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        check
+            .args(["pipeline", "check"])
+            .arg(sandbox.pipeline())
+            .args(more);
+        let output = check.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let sound = expectation("not_be_null", "price");
+    assert_eq!(check(std::slice::from_ref(&sound), &[]).0, Some(0));
+    let suite = [
+        sound,
+        expectation("not_be_null", "prize"),
+        expectation("be_nice", "price"),
+    ];
+    let (code, said) = check(&suite, &[]);
+    assert_eq!(code, Some(2), "{said}");
+    // Each where it stands: the misspelt column in line 5, the unknown type in line 6.
+    for part in [
+        "suite.json:5:",
+        "expectations[1]",
+        "`prize`",
+        "suite.json:6:",
+        "expectations[2]",
+        "be_nice",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    let (code, said) = check(&suite, &["--output", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (code, report["faults"].as_array().map(Vec::len)),
+        (Some(2), Some(2))
+    );
+    assert!(report["file"].as_str().unwrap().ends_with("suite.json"));
+}
+
+#[test]
 fn a_missing_secret_is_a_fault_with_its_line() {
     let sandbox = Sandbox::example("shop/shop.yaml");
     let mut check = Command::new(env!("CARGO_BIN_EXE_millrace"));

@@ -35,6 +35,7 @@
 // Arrow's types and JSON's values are not ours to list: what a check is not made for, it refuses by `_`.
 #![allow(clippy::wildcard_enum_match_arm)]
 
+mod check;
 mod column_types;
 mod compile;
 mod condition;
@@ -57,6 +58,7 @@ mod unexpected_rows;
 mod uniqueness;
 mod verdict;
 
+pub use check::check;
 pub use exec::QualityExec;
 pub use plan::{QualityError, QualityPlan};
 pub use result::QualitySummary;

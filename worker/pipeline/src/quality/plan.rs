@@ -87,6 +87,24 @@ impl SlotPlan {
     }
 }
 
+/// Why an expectation cannot be judged on a table, if it cannot.
+pub(super) fn fault(declared: &Expectation, table: &SchemaRef) -> Option<String> {
+    let condition = declared
+        .kwargs
+        .get("row_condition")
+        .filter(|value| !value.is_null());
+    if let Some(reason) = unfit(declared) {
+        return Some(reason);
+    }
+    if let Some(Err(reason)) = condition.map(|condition| Condition::compile(condition, table)) {
+        return Some(reason);
+    }
+    match compile(declared, table) {
+        Kind::Broken(reason) => Some(reason),
+        Kind::Rows(..) | Kind::Measure(_) | Kind::Fixed(..) => None,
+    }
+}
+
 impl QualityPlan {
     /// Makes a suite ready. Without a suite only rows with faults are taken out.
     ///
@@ -232,7 +250,7 @@ impl QualityPlan {
                 }
             }
         }
-        if let Some(reason) = self.unfit(declared) {
+        if let Some(reason) = unfit(declared) {
             kind = Kind::Broken(reason);
         }
         let index = self.checks.len();
@@ -255,16 +273,16 @@ impl QualityPlan {
             self.slots.len() - 1
         })
     }
+}
 
-    /// What is wrong with the arguments that all types share.
-    fn unfit(&self, declared: &Expectation) -> Option<String> {
-        match declared.kwargs.get("mostly") {
-            None | Some(Value::Null) => None,
-            Some(mostly) => match mostly.as_f64() {
-                Some(mostly) if (0.0..=1.0).contains(&mostly) => None,
-                _ => Some(format!("mostly is {mostly}; it must be a number from 0 to 1")),
-            },
-        }
+/// What is wrong with the arguments that all types share.
+fn unfit(declared: &Expectation) -> Option<String> {
+    match declared.kwargs.get("mostly") {
+        None | Some(Value::Null) => None,
+        Some(mostly) => match mostly.as_f64() {
+            Some(mostly) if (0.0..=1.0).contains(&mostly) => None,
+            _ => Some(format!("mostly is {mostly}; it must be a number from 0 to 1")),
+        },
     }
 }
 

@@ -95,6 +95,21 @@ pub fn load(
     }
 }
 
+/// A report on a pipeline's suite: each fault by the position of its expectation, from 0, and the path in it.
+pub(crate) fn report_on_suite(quality: &model::Quality, faults: Vec<(String, String, &str)>) -> Report {
+    // JSON is YAML, so its places are found as those of a pipeline file are.
+    let (root, _) = tree::parse(&quality.suite_text);
+    let source = SourceText::new(&quality.suite_text, root.as_ref());
+    let mut reader = Reader::new(source, root.as_ref(), &|_| None);
+    for (key, wrong, right) in faults {
+        reader.fault(&key, wrong, right);
+    }
+    Report {
+        file: quality.suite.clone(),
+        faults: reader.into_faults(),
+    }
+}
+
 /// The path that a text of a pipeline file stands for, as `read` of [`load`] gets it.
 #[must_use]
 pub fn resolve_path(base_dir: &Path, path: &str) -> std::path::PathBuf {
