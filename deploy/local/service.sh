@@ -5,10 +5,10 @@
 #   SERVICE.sh stop   --dir DIR               asks, waits, then kills; `kill` does not ask
 #   SERVICE.sh status --dir DIR               `up ENDPOINT` or `down`
 #
-# Services listen on loopback only. Binaries are cached in $MILLRACE_BIN, default ~/.cache/millrace/bin.
+# Services listen on loopback only. Binaries are cached in $MILLRACE_CACHE/bin, default ~/.cache/millrace/bin.
 set -euo pipefail
 HOST=127.0.0.1
-BIN="${MILLRACE_BIN:-${XDG_CACHE_HOME:-$HOME/.cache}/millrace/bin}"
+BIN="${MILLRACE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/millrace}/bin"
 NAME="$(basename "$0" .sh)"
 VERB="${1:-}"
 [ $# -eq 0 ] || shift
