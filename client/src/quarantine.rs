@@ -6,7 +6,9 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use millrace_coordinator::quarantine::{Record, absolute_lines, by_reason, open, records};
+use millrace_pipeline::decode::container::stored::readable;
 use millrace_pipeline::privacy::Sealer;
+use millrace_pipeline::spec::model::Format;
 use serde_json::{Value, json};
 
 use crate::cli::{Output, PipelineFile};
@@ -140,6 +142,7 @@ impl Show {
             .is_clear(self.pipeline.environment.as_deref());
         let payload = if clear || !record.sealed {
             let bytes = open(record, Sealer::of(&opened.pipeline).ok().as_ref())?;
+            let bytes = readable(opened.pipeline.source.format(), bytes);
             Some(String::from_utf8_lossy(&bytes).into_owned())
         } else {
             None
@@ -194,6 +197,13 @@ type Lines = HashMap<(String, u64), u64>;
 
 async fn lines(opened: &Opened, records: &[Record]) -> Lines {
     let mut offsets: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    // Records of these are numbered in their object: there are no lines to count.
+    if matches!(opened.pipeline.source.format(), Format::Avro | Format::Parquet) {
+        return records
+            .iter()
+            .map(|record| ((record.object.clone(), record.offset), record.line))
+            .collect();
+    }
     for record in records {
         offsets.entry(&record.object).or_default().push(record.offset);
     }

@@ -16,7 +16,6 @@ use millrace_pipeline::privacy::{PrivacyError, Sealer};
 use millrace_pipeline::rows::{Fault, chunk_schema, messages_by_chunk};
 use millrace_pipeline::source::Stores;
 use millrace_pipeline::source::kafka::TopicPartition;
-use millrace_pipeline::spec::model::Format;
 use millrace_proto::ids::{Attempt, BatchId};
 use millrace_proto::manifest::Manifest;
 use millrace_proto::split::{InputObject, Split};
@@ -76,14 +75,6 @@ pub enum QuarantineError {
     /// The run around a redrive.
     #[error(transparent)]
     Run(#[from] Box<RunError>),
-    /// A format whose records do not stand alone.
-    #[error(
-        "records of format {format:?} cannot be read again one by one; mend the object and run it as new input"
-    )]
-    Format {
-        /// The pipeline's format.
-        format: Format,
-    },
 }
 
 /// A quarantined record.
@@ -255,23 +246,18 @@ impl Runner {
     /// # Errors
     /// When quarantine cannot be read or opened, or a batch fails; what was committed stays.
     pub async fn redrive(mut self, progress: &Progress) -> Result<Outcome, QuarantineError> {
-        let format = self.batches.pipeline.source.format();
-        if format != Format::Json {
-            return Err(QuarantineError::Format { format });
-        }
         self.finish_interrupted(progress).await.map_err(Box::new)?;
         let redriven = self.batches.ledger.state().redriven();
-        let mut waiting: Vec<(String, u64)> =
-            crate::query::manifests_of(&self.batches.lake, self.batches.ledger.state())
-                .await?
-                .iter()
-                .flat_map(|manifest| &manifest.quarantine)
-                .filter(|object| !redriven.contains(&object.key))
-                .map(|object| (object.key.clone(), object.bytes))
-                .collect();
+        let manifests = crate::query::manifests_of(&self.batches.lake, self.batches.ledger.state()).await?;
+        let mut waiting: Vec<(String, u64)> = manifests
+            .iter()
+            .flat_map(|manifest| &manifest.quarantine)
+            .filter(|object| !redriven.contains(&object.key))
+            .map(|object| (object.key.clone(), object.bytes))
+            .collect();
         while !waiting.is_empty() {
             let keys = take(&mut waiting);
-            let chunks = self.chunks(&keys).await?;
+            let chunks = self.chunks(&keys, &manifests).await?;
             let splits = chunks.splits.clone();
             let (batch, attempt) = self.plan(&splits, keys).await.map_err(Box::new)?;
             self.redrive_chunks(&batch, attempt, chunks, progress)
@@ -293,7 +279,10 @@ impl Runner {
             batch: batch.clone(),
             source: Box::new(error),
         };
-        let chunks = self.chunks(keys).await.map_err(failed)?;
+        let state = self.batches.ledger.state();
+        let manifests = crate::query::manifests_of(&self.batches.lake, state).await;
+        let manifests = manifests.map_err(|error| failed(error.into()))?;
+        let chunks = self.chunks(keys, &manifests).await.map_err(failed)?;
         self.redrive_chunks(batch, attempt, chunks, progress).await
     }
 
@@ -326,10 +315,9 @@ impl Runner {
     }
 
     /// The records of some quarantine files as raw chunks; one split for each object they came from.
-    async fn chunks(&self, keys: &[String]) -> Result<Chunks, QuarantineError> {
+    async fn chunks(&self, keys: &[String], manifests: &[Manifest]) -> Result<Chunks, QuarantineError> {
         // Without a key only clear records can be opened; a sealed one says so then.
         let sealer = Sealer::of(&self.batches.pipeline).ok();
-        let manifests = crate::query::manifests_of(&self.batches.lake, self.batches.ledger.state()).await?;
         let mut chunks = ChunkRows::default();
         for key in keys {
             let Some(manifest) = manifests

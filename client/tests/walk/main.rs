@@ -15,6 +15,7 @@ mod github;
 mod inputs;
 mod privacy;
 mod quarantine;
+mod redrive;
 mod s3;
 mod sandbox;
 mod shop;

@@ -11,6 +11,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decode::again::AgainExec;
 use crate::decode::container::ContainerExec;
 use crate::decode::exec::DecodeExec;
 use crate::dedup::KeyIndex;
@@ -120,9 +121,16 @@ impl Steps {
         chunks: Arc<dyn ExecutionPlan>,
         tools: &Tools,
     ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
+        let records: Arc<dyn ExecutionPlan> = match self.pipeline.source.format() {
+            Format::Json => chunks,
+            format => {
+                let decode = Arc::clone(self.map.decode_plan());
+                Arc::new(AgainExec::new(chunks, decode, format))
+            }
+        };
         self.in_process()
             .into_iter()
-            .fold(Ok(chunks), |input, step| self.step(step, input?, tools))
+            .fold(Ok(records), |input, step| self.step(step, input?, tools))
     }
 
     /// The steps after the scan where the tasks share the key index: no row moves.

@@ -3,11 +3,11 @@
 //! In: [`split_schema`](crate::source::split_schema). Out: [`decoded_schema`]. Unlike JSON lines these are read
 //! and decoded by one operator: where a record begins only the format knows.
 //!
-//! | column     | CSV                                    | Avro, Parquet                                              |
-//! |------------|----------------------------------------|------------------------------------------------------------|
-//! | `__raw`    | the record's bytes                     | for rows with faults, the fields read as a JSON object; else empty |
-//! | `__line`   | line in the object, from 1             | number of the record in the object, from 1                 |
-//! | `__offset` | offset of its first byte, unpacked     | the same number                                            |
+//! | column     | CSV                                      | Avro, Parquet                              |
+//! |------------|------------------------------------------|--------------------------------------------|
+//! | `__raw`    | the header line, then the record's bytes | the rows of the batch, see [`stored`]      |
+//! | `__line`   | line in the object, from 1               | number of the record in the object, from 1 |
+//! | `__offset` | offset of its first byte, unpacked       | the same number                            |
 //!
 //! A single bad value makes a fault in its row. A file that is damaged as a whole (no header, a page that does not
 //! unpack) is an error that names it: nothing says how many records it should have had.
@@ -16,6 +16,7 @@ pub(in crate::decode) mod arrays;
 mod cast;
 mod json;
 pub(in crate::decode) mod origin;
+pub mod stored;
 
 use std::sync::Arc;
 

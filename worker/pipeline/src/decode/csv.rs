@@ -21,7 +21,9 @@ mod record;
 
 use std::io::Read;
 
+use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
+use arrow::error::ArrowError;
 use memchr::{memchr, memchr_iter};
 
 use crate::rows::{Fault, FaultKind};
@@ -29,12 +31,35 @@ use crate::source::SourceError;
 use crate::source::read::{Emit, SplitBytes};
 
 use super::DecodePlan;
+use super::again::From;
 use columns::Rows;
-use record::{Cell, Parsed, Quoting, record};
+use record::{Cell, Parsed, Quoting};
 
 /// Bytes that are read, and so decoded, at once; more when one record is longer.
 const BLOCK_BYTES: usize = 1 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Decodes a record as quarantine keeps it: its file's header line, then the record. None when it has no header.
+pub(super) fn decode_record(
+    record: &[u8],
+    from: From,
+    plan: &DecodePlan,
+) -> Result<Option<RecordBatch>, ArrowError> {
+    let mut decoder = Decoder::new(plan, from.split);
+    let mut cells = Vec::new();
+    let Parsed::Record(end, next) = record::record(record, 0, false, &mut cells) else {
+        return Ok(None);
+    };
+    if end == 0 {
+        return Ok(None);
+    }
+    decoder.record(&mut Rows::new(from.split), record, (0, end), 0, &cells);
+    (decoder.line, decoder.offset) = (from.line, from.offset);
+    let (rows, _) = decoder.block(&record[next..], true);
+    let block = Buffer::from(&record[next..]);
+    rows.map(|rows| rows.finish(plan, decoder.header.as_ref(), block))
+        .transpose()
+}
 
 /// Decodes one object.
 pub(super) fn decode(
@@ -60,7 +85,7 @@ pub(super) fn decode(
         let rest = unread.split_off(used);
         decoder.offset += used as u64;
         if let Some(rows) = rows {
-            let batch = rows.finish(plan, &decoder.header, Buffer::from_vec(unread))?;
+            let batch = rows.finish(plan, decoder.header.as_ref(), Buffer::from_vec(unread))?;
             if !emit(batch) {
                 return Ok(());
             }
@@ -75,11 +100,20 @@ pub(super) fn decode(
     }
 }
 
+/// The first line.
+#[derive(Debug, Default)]
+struct Header {
+    /// What the fields are called.
+    names: Vec<String>,
+    /// The line as it is, for quarantine.
+    text: Vec<u8>,
+}
+
 struct Decoder<'a> {
     plan: &'a DecodePlan,
     split: u32,
-    /// Names of the fields; none before the header line was read.
-    header: Option<Vec<String>>,
+    /// None before the header line was read.
+    header: Option<Header>,
     /// Number of the next line, and its first byte's offset.
     line: u64,
     offset: u64,
@@ -111,7 +145,7 @@ impl<'a> Decoder<'a> {
                 continue;
             }
             let offset = self.offset + at as u64;
-            match record(bytes, at, last, &mut cells) {
+            match record::record(bytes, at, last, &mut cells) {
                 // Much text as one record: more likely a quote that was not closed where it should be.
                 Parsed::Record(end, _) if (end - at) as u64 > self.plan.record_bytes_max => {
                     at = self.broken(&mut rows, bytes, at, last, UNCLOSED.to_owned());
@@ -162,7 +196,10 @@ impl<'a> Decoder<'a> {
                     .trim()
                     .to_owned()
             };
-            self.header = Some(cells.iter().map(field).collect());
+            self.header = Some(Header {
+                names: cells.iter().map(field).collect(),
+                text: text.to_vec(),
+            });
             return;
         };
         let fault = if let Err(error) = simdutf8::compat::from_utf8(text) {
@@ -172,10 +209,10 @@ impl<'a> Decoder<'a> {
                 column: None,
                 detail,
             })
-        } else if cells.len() != header.len() {
+        } else if cells.len() != header.names.len() {
             let detail = format!(
                 "expected {} fields as in the header, found {}",
-                header.len(),
+                header.names.len(),
                 cells.len()
             );
             Some(Fault {

@@ -1,5 +1,6 @@
 //! Bytes to columns. A broken record becomes a row that says why, never an error.
 
+pub mod again;
 mod avro;
 pub mod container;
 mod csv;

@@ -85,7 +85,7 @@ impl Run {
     }
 
     fn reject(&mut self, origins: &Origins<'_>, row: usize, reasons: &str) -> Result<()> {
-        self.rejects.add(&self.plan, origins, row, reasons);
+        self.rejects.add(&self.plan, origins, row, reasons)?;
         self.counts.entry(origins.splits[row]).or_default().quarantined += 1;
         Ok(())
     }

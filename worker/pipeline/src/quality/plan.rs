@@ -20,7 +20,7 @@ use super::statistics::occurrences::Occurrences;
 use super::statistics::quantiles::Quantiles;
 use super::suite::{Expectation, Severity, Suite};
 use crate::privacy::Policy;
-use crate::spec::model::Pipeline;
+use crate::spec::model::{Format, Pipeline};
 
 /// Why a suite cannot be run on a table.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,7 @@ pub struct QualityPlan {
     pub(super) table: SchemaRef,
     pub(super) policy: Arc<Policy>,
     pub(super) objects: Vec<String>,
+    pub(super) format: Format,
     pub(super) suite_name: String,
     pub(super) suite_meta: serde_json::Map<String, Value>,
     pub(super) parameters: serde_json::Map<String, Value>,
@@ -126,6 +127,7 @@ impl QualityPlan {
             table,
             policy,
             objects: Vec::new(),
+            format: pipeline.source.format(),
             suite_name: suite.map(|suite| suite.name.clone()).unwrap_or_default(),
             suite_meta: suite.map(|suite| suite.meta.clone()).unwrap_or_default(),
             parameters: suite.map(|suite| suite.parameters.clone()).unwrap_or_default(),

@@ -3,18 +3,23 @@
 //! In: rows of a batch and why each is out. Out: batches in the quarantine file's schema, payloads sealed where
 //! the policy says so. Reasons name columns and expectations, never values.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryBuilder, BooleanArray, RecordBatch, StringBuilder, UInt32Builder, UInt64Builder,
+    ArrayRef, AsArray, BinaryBuilder, BinaryViewArray, BooleanArray, RecordBatch, StringBuilder,
+    UInt32Builder, UInt64Builder,
 };
 use arrow::datatypes::{UInt32Type, UInt64Type};
+use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 
 use super::compile::Kind;
 use super::pass::Failing;
 use super::plan::QualityPlan;
+use crate::decode::container::stored::Block;
 use crate::rows::{self, Fault, FaultKind};
+use crate::spec::model::Format;
 
 /// Bytes of payload at which a batch of rejects is full.
 const BYTES_MAX: usize = 1 << 20;
@@ -32,6 +37,16 @@ pub(super) struct Rejects {
     payload: BinaryBuilder,
     records: usize,
     bytes: usize,
+    last: Option<LastBlock>,
+}
+
+/// The block that a reject was last taken from: those of a batch share it.
+#[derive(Debug)]
+struct LastBlock {
+    /// Keeps the block where it is, so that its address is its identity.
+    raw: BinaryViewArray,
+    row: usize,
+    block: Block,
 }
 
 /// The hidden columns of a batch.
@@ -39,7 +54,7 @@ pub(super) struct Origins<'a> {
     pub(super) splits: &'a [u32],
     lines: &'a [u64],
     offsets: &'a [u64],
-    raw: &'a arrow::array::BinaryViewArray,
+    raw: &'a BinaryViewArray,
     pub(super) faults: &'a arrow::array::StringViewArray,
 }
 
@@ -79,7 +94,14 @@ impl<'a> Origins<'a> {
 
 impl Rejects {
     /// Takes a row out, with its reasons as JSON.
-    pub(super) fn add(&mut self, plan: &QualityPlan, origins: &Origins<'_>, row: usize, reasons: &str) {
+    pub(super) fn add(
+        &mut self,
+        plan: &QualityPlan,
+        origins: &Origins<'_>,
+        row: usize,
+        reasons: &str,
+    ) -> Result<(), ArrowError> {
+        let clear = self.record(plan.format, origins, row)?;
         let split = origins.splits[row];
         let url = usize::try_from(split)
             .ok()
@@ -89,13 +111,40 @@ impl Rejects {
         self.line.append_value(origins.lines[row]);
         self.offset.append_value(origins.offsets[row]);
         self.reasons.append_value(reasons);
-        let clear = origins.raw.value(row);
         match plan.policy.sealer() {
-            None => self.payload.append_value(clear),
-            Some(sealer) => self.payload.append_value(sealer.seal(clear)),
+            None => self.payload.append_value(&clear),
+            Some(sealer) => self.payload.append_value(sealer.seal(&clear)),
         }
         self.records += 1;
         self.bytes += clear.len() + reasons.len();
+        Ok(())
+    }
+
+    /// What quarantine keeps of a row: enough to decode it again by itself.
+    fn record<'a>(
+        &mut self,
+        format: Format,
+        origins: &Origins<'a>,
+        row: usize,
+    ) -> Result<Cow<'a, [u8]>, ArrowError> {
+        let raw = origins.raw.value(row);
+        match format {
+            Format::Json | Format::Csv => Ok(Cow::Borrowed(raw)),
+            Format::Avro | Format::Parquet => {
+                let is_last = |last: &LastBlock| std::ptr::eq(last.raw.value(last.row), raw);
+                if !self.last.as_ref().is_some_and(is_last) {
+                    let Ok(block) = Block::read(raw) else {
+                        return Ok(Cow::Borrowed(raw)); // a record that could not be read again
+                    };
+                    let raw = origins.raw.clone();
+                    self.last = Some(LastBlock { raw, row, block });
+                }
+                match &self.last {
+                    Some(last) => last.block.record(origins.lines[row]).map(Cow::Owned),
+                    None => Ok(Cow::Borrowed(raw)),
+                }
+            }
+        }
     }
 
     /// Whether it is time to send.

@@ -19,7 +19,7 @@ use arrow::error::ArrowError;
 use crate::decode::{DecodePlan, WantedKind, decoded_schema};
 
 use super::origin::Origin;
-use super::{cast, json};
+use super::{cast, stored};
 
 /// Decodes a batch whose first record has this number in its object, from 1.
 pub(in crate::decode) fn decode(
@@ -29,8 +29,9 @@ pub(in crate::decode) fn decode(
     first: u64,
 ) -> Result<RecordBatch, ArrowError> {
     let mut origin = Origin::new(split);
+    let block = stored::block(batch, first)?;
     for number in first..first + batch.num_rows() as u64 {
-        origin.push((0, 0), number, number);
+        origin.push((0, block.len()), number, number);
     }
     let root = StructArray::from(batch.clone());
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(plan.fields.len() + 5);
@@ -59,13 +60,7 @@ pub(in crate::decode) fn decode(
             }
         }
     }
-    let mut raw = Vec::new();
-    for row in origin.faulty() {
-        let start = raw.len();
-        json::write(&root, row, &mut raw)?;
-        origin.set_raw(row, (start, raw.len()));
-    }
-    columns.extend(origin.finish(Buffer::from_vec(raw))?);
+    columns.extend(origin.finish(Buffer::from_vec(block))?);
     RecordBatch::try_new(decoded_schema(plan), columns)
 }
 

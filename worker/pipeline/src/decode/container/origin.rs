@@ -39,9 +39,22 @@ impl Origin {
         self.raw.len() - 1
     }
 
-    /// Moves a row's record.
-    pub(in crate::decode) fn set_raw(&mut self, row: usize, raw: (usize, usize)) {
-        self.raw[row] = raw;
+    /// Lays the records of `block` out anew, each behind the header of its file, so that each can be read by
+    /// itself. One that was cut has an empty header: nothing may take it for whole.
+    pub(in crate::decode) fn behind(&mut self, header: &[u8], block: &[u8]) -> Vec<u8> {
+        let records: usize = self.raw.iter().map(|(start, end)| end - start).sum();
+        let mut out = Vec::with_capacity(records + self.raw.len() * (header.len() + 1));
+        for (row, (start, end)) in self.raw.iter_mut().enumerate() {
+            let from = out.len();
+            let faults = self.faults.get(&row).into_iter().flatten();
+            if !faults.into_iter().any(|fault| fault.kind == FaultKind::TooLarge) {
+                out.extend_from_slice(header);
+            }
+            out.push(b'\n');
+            out.extend_from_slice(&block[*start..*end]);
+            (*start, *end) = (from, out.len());
+        }
+        out
     }
 
     pub(in crate::decode) fn fault(&mut self, row: usize, fault: Fault) {
@@ -59,11 +72,6 @@ impl Origin {
                 detail,
             },
         );
-    }
-
-    /// Rows with faults, in order.
-    pub(in crate::decode) fn faulty(&self) -> Vec<usize> {
-        self.faults.keys().copied().collect()
     }
 
     /// The columns of [`crate::rows::origin_fields`].

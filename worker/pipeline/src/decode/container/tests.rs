@@ -5,8 +5,8 @@ use std::path::Path;
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, ListArray,
-    RecordBatch, StringArray, StructArray, TimestampNanosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array,
+    LargeBinaryArray, ListArray, RecordBatch, StringArray, StructArray, TimestampNanosecondArray,
 };
 use arrow::datatypes::{
     DataType, Decimal128Type, Field, Int32Type, Int64Type, Schema, TimestampMicrosecondType, UInt64Type,
@@ -16,6 +16,7 @@ use datafusion::execution::TaskContext;
 use futures::TryStreamExt;
 use rand::{Rng, SeedableRng};
 
+use crate::decode::again::{self, AgainExec};
 use crate::decode::{Wanted, WantedKind};
 use crate::rows::{self, Fault, FaultKind};
 use crate::source::{cut, list, split_schema, splits_batch};
@@ -167,9 +168,10 @@ async fn a_csv_record_becomes_a_row_with_values_or_reasons() {
     assert_eq!(numbers(&batch, rows::LINE), [2, 4, 5, 6, 8, 9, 10]);
     for row in 0..batch.num_rows() {
         let offset = numbers(&batch, rows::OFFSET)[row] as usize;
-        assert!(text[offset..].starts_with(raw(&batch, row)), "row {row}");
+        let record = raw(&batch, row).strip_prefix(b"id,actor.login,tags\n").unwrap();
+        assert!(text[offset..].starts_with(record), "row {row}");
     }
-    assert_eq!(raw(&batch, 3), b"four,\"a \"\"b\"\"\nc\",[]");
+    assert_eq!(raw(&batch, 3), b"id,actor.login,tags\nfour,\"a \"\"b\"\"\nc\",[]");
     assert_eq!(
         faults(&batch, 4)[0].detail,
         "expected 3 fields as in the header, found 2"
@@ -322,18 +324,20 @@ fn check_events(batch: &RecordBatch, count: usize) {
             [Some(n), None]
         );
         assert!(value("absent").is_null(row));
-        // Half an age is no integer: a fault with the record as JSON. The others have none.
+        // Half an age is no integer: a fault. The others have none.
         let faults = faults(batch, row);
         if n % 2 == 0 {
-            assert!(faults.is_empty() && raw(batch, row).is_empty());
+            assert!(faults.is_empty());
         } else {
             assert_eq!(
                 (faults.len(), faults[0].kind, faults[0].column.as_deref()),
                 (1, FaultKind::WrongType, Some("age"))
             );
-            let record: serde_json::Value = serde_json::from_slice(raw(batch, row)).unwrap();
-            assert_eq!(record["id"], n);
         }
+        let stored = stored::Block::read(raw(batch, row)).unwrap();
+        let record = stored::readable(Format::Avro, stored.record(n as u64 + 1).unwrap());
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        assert_eq!((&record["id"], &record["small"]), (&n.into(), &n.into()));
     }
     let expected: Vec<u64> = (1..=count as u64).collect();
     assert_eq!(numbers(batch, rows::LINE), expected);
@@ -379,6 +383,99 @@ async fn an_avro_file_gives_its_records_with_their_logical_types() {
     writer.write(&events).unwrap();
     writer.finish().unwrap();
     check_events(&decode(&file, Format::Avro, 1, &event_plan()).await.unwrap(), 100);
+}
+
+/// Decodes each row by itself, from what quarantine would keep of it: nothing may tell the two apart.
+async fn check_again(batch: &RecordBatch, format: Format, plan: &Arc<DecodePlan>) {
+    let lines = numbers(batch, rows::LINE);
+    let record = |row: usize| match format {
+        Format::Csv | Format::Json => raw(batch, row).to_vec(),
+        Format::Avro | Format::Parquet => {
+            let block = stored::Block::read(raw(batch, row)).unwrap();
+            block.record(lines[row]).unwrap()
+        }
+    };
+    let records = LargeBinaryArray::from_iter_values((0..batch.num_rows()).map(record));
+    let chunk = RecordBatch::try_new(
+        rows::chunk_schema(),
+        vec![
+            Arc::clone(batch.column_by_name(rows::SPLIT).unwrap()),
+            Arc::clone(batch.column_by_name(rows::LINE).unwrap()),
+            Arc::clone(batch.column_by_name(rows::OFFSET).unwrap()),
+            Arc::new(records),
+            rows::no_messages(batch.num_rows()),
+        ],
+    );
+    let input = MemorySourceConfig::try_new_exec(&[vec![chunk.unwrap()]], rows::chunk_schema(), None);
+    let exec = AgainExec::new(input.unwrap(), Arc::clone(plan), format);
+    let again: Vec<_> = exec
+        .execute(0, Arc::new(TaskContext::default()))
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap();
+    let again = arrow::compute::concat_batches(&decoded_schema(plan), &again).unwrap();
+    for field in decoded_schema(plan).fields().iter().map(|field| field.name()) {
+        if field != rows::RAW {
+            assert_eq!(
+                batch.column_by_name(field),
+                again.column_by_name(field),
+                "{field}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_record_decodes_by_itself_as_it_did_in_its_file() {
+    let (folder, events) = (tempfile::tempdir().unwrap(), events(60));
+    let file = folder.path().join("a.parquet");
+    let mut writer =
+        ArrowWriter::try_new(std::fs::File::create(&file).unwrap(), events.schema(), None).unwrap();
+    writer.write(&events).unwrap();
+    writer.close().unwrap();
+    let parquet = decode(&file, Format::Parquet, 1 << 20, &event_plan()).await;
+    check_again(&parquet.unwrap(), Format::Parquet, &event_plan()).await;
+    let file = folder.path().join("a.avro");
+    let schema = events.schema().as_ref().clone();
+    let mut writer =
+        arrow_avro::writer::AvroWriter::new(std::fs::File::create(&file).unwrap(), schema).unwrap();
+    writer.write(&events).unwrap();
+    writer.finish().unwrap();
+    let avro = decode(&file, Format::Avro, 1, &event_plan()).await;
+    check_again(&avro.unwrap(), Format::Avro, &event_plan()).await;
+    let plan = plan(
+        vec![
+            wanted("id", "id", ColumnType::Int64),
+            wanted("b", "b", ColumnType::String),
+        ],
+        1000,
+    );
+    let text = b"id,\"b\"\r\n1,\"x\"y\n2,\"two\nlines\"\n\nx,b\n5\n6,\xFF\n7,\n8,\"\"\n9,\"open";
+    check_again(&csv(text, &plan).await, Format::Csv, &plan).await;
+}
+
+/// Its end is gone: what is left may look whole.
+#[tokio::test]
+async fn a_csv_record_that_was_cut_is_not_taken_for_whole() {
+    let wanted = || vec![wanted("id", "id", ColumnType::Int64)];
+    let batch = csv(
+        format!("id,b\n1,{}\n", "9".repeat(100)).as_bytes(),
+        &plan(wanted(), 50),
+    )
+    .await;
+    assert_eq!(kinds(&batch), [Some(FaultKind::TooLarge)]);
+    let longer = plan(wanted(), 1000);
+    let from = again::From {
+        split: 0,
+        line: 2,
+        offset: 5,
+    };
+    assert!(
+        super::csv::decode_record(raw(&batch, 0), from, &longer)
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test]

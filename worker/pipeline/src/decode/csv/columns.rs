@@ -12,6 +12,7 @@ use crate::decode::{DecodePlan, Wanted, WantedKind, decoded_schema, text};
 use crate::rows::Fault;
 use crate::spec::model::ColumnType;
 
+use super::Header;
 use super::record::{Cell, Quoting};
 
 /// What stands in a cell, doubled quotes undone.
@@ -71,16 +72,18 @@ impl Rows {
     pub(super) fn finish(
         mut self,
         plan: &DecodePlan,
-        header: &Option<Vec<String>>,
+        header: Option<&Header>,
         block: Buffer,
     ) -> Result<RecordBatch, ArrowError> {
         let mut columns = Vec::with_capacity(plan.fields.len() + 5);
         for wanted in &plan.fields {
             let name = wanted.path.join(".");
-            let field = header.iter().flatten().position(|field| *field == name);
+            let field = header.and_then(|header| header.names.iter().position(|field| *field == name));
             columns.push(self.column(wanted, field, &block)?);
         }
-        columns.extend(self.origin.finish(block)?);
+        let header = header.map_or(&[][..], |header| &header.text);
+        let records = self.origin.behind(header, &block);
+        columns.extend(self.origin.finish(Buffer::from_vec(records))?);
         RecordBatch::try_new(decoded_schema(plan), columns)
     }
 
