@@ -1,14 +1,19 @@
 //! The ledger: what was planned, tried and committed, in order.
 //!
 //! A ledger is a sequence of [`Entry`]s; [`State`] is their fold, pure and total, so that replaying the
-//! sequence after a crash gives the state before it. [`embedded`] keeps the sequence as objects beside
-//! the lake; writing an entry is one conditional put, and that put is the fence: a writer that was taken
-//! over finds its next place in the sequence occupied and stops (invariant 2).
+//! sequence after a crash gives the state before it. It is kept in one of two places:
+//!
+//! | kept                                       | an append is              | a writer that was taken over (invariant 2)       |
+//! |--------------------------------------------|---------------------------|--------------------------------------------------|
+//! | [`embedded`]: as objects beside the lake   | one conditional put       | finds its next place in the sequence occupied    |
+//! | [`etcd`]: as keys, by the cluster's leader | one guarded transaction   | finds its epoch over                             |
 
 mod chain;
 pub mod embedded;
 mod error;
 pub mod etcd;
+#[cfg(test)]
+mod simulation;
 mod state;
 
 use futures::future::BoxFuture;

@@ -13,6 +13,8 @@
 //! | is a transaction                   | sent again too: its compares must refuse it the second time, and its |
 //! |                                    | `otherwise` must let the caller see that it was applied              |
 
+mod error;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,6 +27,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
 use tracing::debug;
 
+pub use error::EtcdError;
+use error::{Verdict, verdict};
+
 /// How long one member may take to answer.
 const ANSWER: Duration = Duration::from_millis(1500);
 /// How long a call is tried, over all members.
@@ -35,59 +40,6 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Largest response that is taken: a page of large values.
 const RESPONSE_BYTES: usize = 64 << 20;
-
-/// Why etcd did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum EtcdError {
-    /// No endpoints, or one that is no address.
-    #[error("etcd endpoints {endpoints:?} cannot be used; give `http://host:port` of each member")]
-    Endpoints {
-        /// As given.
-        endpoints: Vec<String>,
-        /// What is wrong.
-        #[source]
-        source: Error,
-    },
-    /// No member answered in time. A transaction may have been applied all the same.
-    #[error("no etcd member of {endpoints:?} answered within {seconds} s")]
-    Unreachable {
-        /// The members.
-        endpoints: Vec<String>,
-        /// How long was tried.
-        seconds: u64,
-        /// What the last one said.
-        #[source]
-        source: Option<Error>,
-    },
-    /// The NOSPACE alarm is raised.
-    #[error(
-        "etcd is out of space: its NOSPACE alarm refuses writes; compact and defragment every member (`etcdctl compact`, `etcdctl defrag`), then `etcdctl alarm disarm`"
-    )]
-    Full,
-    /// A revision that was asked for is compacted.
-    #[error("etcd has compacted the revision that was asked for")]
-    Compacted,
-    /// The lease has ended.
-    #[error("etcd lease {lease:x} has ended")]
-    LeaseGone {
-        /// Its id.
-        lease: i64,
-    },
-    /// Refused for what it asks: permissions, sizes.
-    #[error("etcd refused the call")]
-    Refused(#[source] Error),
-}
-
-impl EtcdError {
-    /// Whether the same call may succeed later.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Full | Self::Compacted => true,
-            Self::Endpoints { .. } | Self::LeaseGone { .. } | Self::Refused(_) => false,
-        }
-    }
-}
 
 /// What a transaction came to.
 #[derive(Debug, Clone)]
@@ -362,47 +314,5 @@ impl Etcd {
                 sleep(ROUND_PAUSE).await;
             }
         }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Elsewhere,
-    Full,
-    Compacted,
-    Refused,
-}
-
-/// What a failed call means for the next one.
-fn verdict(error: &Error) -> Verdict {
-    let Error::GRpcStatus(status) = error else {
-        return match error {
-            Error::InvalidArgs(_)
-            | Error::InvalidUri(_)
-            | Error::InvalidMetadataValue(_)
-            | Error::EndpointsNotManaged => Verdict::Refused,
-            _ => Verdict::Elsewhere,
-        };
-    };
-    match status.code() {
-        Code::ResourceExhausted if status.message().contains("space exceeded") => Verdict::Full,
-        Code::OutOfRange if status.message().contains("compacted") => Verdict::Compacted,
-        Code::InvalidArgument
-        | Code::NotFound
-        | Code::AlreadyExists
-        | Code::PermissionDenied
-        | Code::Unauthenticated
-        | Code::FailedPrecondition
-        | Code::OutOfRange
-        | Code::Unimplemented => Verdict::Refused,
-        Code::Ok
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::DeadlineExceeded
-        | Code::ResourceExhausted
-        | Code::Aborted
-        | Code::Internal
-        | Code::Unavailable
-        | Code::DataLoss => Verdict::Elsewhere,
     }
 }

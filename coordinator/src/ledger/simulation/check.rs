@@ -1,0 +1,147 @@
+//! The invariants, told from what is stored alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millrace_proto::keys;
+use millrace_proto::manifest::Manifest;
+
+use super::lake::ModelLake;
+use super::leader::{OBJECTS, record};
+use super::store::{Append, Store};
+use crate::ledger::{Entry, State};
+
+/// What must hold when entries are appended to a state.
+pub(super) fn at_an_append(state: &State, append: &Append, lake: &ModelLake) -> Result<(), String> {
+    let mut after = state.clone();
+    for entry in &append.entries {
+        if let Some(epoch) = entry.epoch()
+            && epoch != after.epoch
+        {
+            return Err(format!(
+                "invariant 2: epoch {epoch} wrote while {} led",
+                after.epoch
+            ));
+        }
+        check_entry(&after, entry, lake)?;
+        after = after.next(entry);
+    }
+    for (id, was) in &state.batches {
+        let is = after
+            .batches
+            .get(id)
+            .ok_or(format!("invariant 1: batch {id} is gone"))?;
+        if is.splits != was.splits {
+            return Err(format!("invariant 1: the positions of batch {id} changed"));
+        }
+        if was.manifest.is_some() && is.manifest != was.manifest {
+            return Err(format!("invariant 4: batch {id} was committed twice"));
+        }
+    }
+    Ok(())
+}
+
+fn check_entry(state: &State, entry: &Entry, lake: &ModelLake) -> Result<(), String> {
+    match entry {
+        Entry::Opened { .. } | Entry::Lost { .. } | Entry::Dropped { .. } => Ok(()),
+        Entry::Planned { batch, splits, .. } => {
+            for split in splits {
+                let free = state.covered.get(&split.object).is_none_or(|planned| {
+                    planned.missing(split.start, split.end) == vec![(split.start, split.end)]
+                });
+                if !free || state.batches.contains_key(batch) {
+                    return Err(format!("invariant 1: batch {batch} plans again what is planned"));
+                }
+            }
+            Ok(())
+        }
+        Entry::Started { batch, attempt, .. } => {
+            let tried = state.batches.get(batch).map(|batch| &batch.attempts);
+            if tried.is_some_and(|tried| tried.contains(attempt)) {
+                return Err(format!(
+                    "invariant 3: attempt {attempt} of batch {batch} was started twice"
+                ));
+            }
+            Ok(())
+        }
+        Entry::Committed { batch, manifest, .. } => {
+            let key = keys::manifest(batch);
+            let bytes = lake
+                .look(&key)
+                .ok_or(format!("invariant 4: `{key}` is not there"))?;
+            if blake3::hash(&bytes).to_hex().as_str() != manifest {
+                return Err(format!("invariant 4: `{key}` is another one"));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// What must hold once everything is committed.
+pub(super) fn at_the_end(store: &Store, lake: &ModelLake) -> Result<(), String> {
+    let replayed = store.places.iter().flat_map(|append| &append.entries);
+    let state = replayed.fold(State::default(), State::next);
+    if state != store.state {
+        return Err("the replay is another state".to_owned());
+    }
+    let (mut read, mut written, mut positions) = (0, Vec::new(), BTreeMap::new());
+    for (id, batch) in state.committed() {
+        let bytes = lake
+            .look(&keys::manifest(id))
+            .ok_or(format!("invariant 4: the manifest of {id} is gone"))?;
+        if Some(blake3::hash(&bytes).to_hex().to_string()) != batch.manifest {
+            return Err(format!("invariant 4: the manifest of {id} changed"));
+        }
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        manifest
+            .check()
+            .map_err(|error| format!("invariant 6: {error}"))?;
+        if manifest.splits != batch.splits {
+            return Err(format!(
+                "invariant 1: batch {id} read other positions than planned"
+            ));
+        }
+        read += manifest.total().read;
+        for object in manifest.objects() {
+            let bytes = lake.look(&object.key);
+            let digest = bytes.map(|bytes| blake3::hash(&bytes).to_hex().to_string());
+            if digest.as_ref() != Some(&object.digest) {
+                return Err(format!("invariant 3: `{}` is gone or changed", object.key));
+            }
+        }
+        for file in &manifest.files {
+            let keys: Vec<u64> = serde_json::from_slice(&lake.look(&file.object.key).unwrap_or_default())
+                .map_err(|error| error.to_string())?;
+            written.extend(keys);
+        }
+        for split in &manifest.splits {
+            for position in split.start..split.end {
+                *positions.entry((split.object.url.clone(), position)).or_insert(0) += 1;
+            }
+        }
+    }
+    if state.open_batches().count() > 0 {
+        return Err("a batch was left open".to_owned());
+    }
+    let total: u64 = OBJECTS.iter().sum();
+    if read != total || positions.len() as u64 != total || positions.values().any(|times| *times != 1) {
+        return Err(format!("invariant 6: {read} of {total} positions were read"));
+    }
+    let distinct: BTreeSet<u64> = written.iter().copied().collect();
+    if distinct.len() != written.len() {
+        return Err("invariant 7: a key was written twice".to_owned());
+    }
+    if distinct != accepted() {
+        return Err("invariant 7: an accepted key was not written".to_owned());
+    }
+    Ok(())
+}
+
+/// Every key that has a good record.
+fn accepted() -> BTreeSet<u64> {
+    let all = (0..)
+        .zip(OBJECTS)
+        .flat_map(|(object, size)| (0..size).map(move |at| record(object, at)));
+    all.filter(|record| record.is_good)
+        .map(|record| record.key)
+        .collect()
+}
