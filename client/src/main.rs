@@ -16,6 +16,7 @@ mod quarantine;
 mod query;
 mod reach;
 mod run;
+mod scrape;
 mod verify;
 
 use std::process::ExitCode;

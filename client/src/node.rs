@@ -8,16 +8,19 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 use millrace_coordinator::api::ApiConfig;
+use millrace_coordinator::metrics::Metrics;
 use millrace_coordinator::node::{self, NodeOptions};
 use millrace_worker::Worker;
 use millrace_worker::config::WorkerConfig;
 use millrace_worker::serving::Access;
+use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::lakes;
 use crate::output::Exit;
 use crate::run::crash_hook;
+use crate::scrape;
 
 /// Runs one process of a cluster until SIGTERM or Ctrl-C.
 #[derive(Debug, Args)]
@@ -38,6 +41,8 @@ struct CoordinatorFile {
     lease_seconds: u64,
     #[serde(default = "batch_mib")]
     batch_mib: u64,
+    #[serde(default)]
+    metrics_listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -84,8 +89,16 @@ impl Node {
             s3: lakes::s3_options(None, None),
             env: Arc::new(|name| std::env::var(name).ok()),
             hook: crash_hook(std::env::var("MILLRACE_CRASH_AT").ok()),
+            metrics: Metrics::default(),
         };
+        let metrics = options.metrics.clone();
         lakes::runtime(lakes::cores().max(2))?.block_on(async {
+            if let Some(listen) = file.metrics_listen {
+                let mut registry = Registry::default();
+                metrics.register(&mut registry);
+                // A follower is as ready as the leader: it passes calls on.
+                scrape::serve(listen, registry, || true).await?;
+            }
             node::run(options, until_told()?).await?;
             Ok(Exit::Done)
         })
@@ -100,7 +113,14 @@ impl Node {
         };
         lakes::runtime(config.slot_count().max(2))?.block_on(async {
             let stop = until_told()?;
-            Worker::start(config, access).await?.run(stop).await?;
+            let metrics_listen = config.metrics_listen;
+            let worker = Worker::start(config, access).await?;
+            if let Some(listen) = metrics_listen {
+                let (mut registry, metrics) = (Registry::default(), worker.metrics());
+                metrics.register(&mut registry);
+                scrape::serve(listen, registry, move || metrics.is_ready()).await?;
+            }
+            worker.run(stop).await?;
             Ok(Exit::Done)
         })
     }

@@ -57,6 +57,13 @@ pub async fn lead(tools: Arc<Tools>, mut stop: watch::Receiver<bool>) {
             }
             () = stopped(&mut stop) => return,
         }
+        let running = jobs
+            .borrow()
+            .values()
+            .filter(|job| job.state() == JobState::Running)
+            .count();
+        let pending = jobs.borrow().len() - running;
+        tools.metrics.cluster(pending, running, (tools.slots)());
         let wanted: BTreeSet<String> = jobs.borrow().values().map(|job| job.pipeline.clone()).collect();
         for name in wanted
             .into_iter()

@@ -18,6 +18,7 @@ pub mod lane;
 pub mod leader;
 pub mod ledger;
 pub mod lifecycle;
+pub mod metrics;
 pub mod node;
 pub mod quarantine;
 pub mod query;

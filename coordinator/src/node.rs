@@ -23,6 +23,7 @@ use crate::leader;
 use crate::ledger::State;
 use crate::ledger::etcd::EtcdLedger;
 use crate::lifecycle::Hook;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::workers::Workers;
 
@@ -54,6 +55,8 @@ pub struct NodeOptions {
     pub env: Environment,
     /// Told of each moment of each batch.
     pub hook: Hook,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// Why a coordinator ended.
@@ -219,12 +222,16 @@ async fn campaign(
             workplace,
             env: Arc::clone(&options.env),
             slots: Arc::new(move || seats.slots(Instant::now()) as usize),
+            since: tokio::time::Instant::now(),
             batch_bytes: options.batch_bytes,
             hook: Arc::clone(&options.hook),
+            metrics: options.metrics.clone(),
         });
         leads.send_replace(Some(lead.clone()));
+        options.metrics.leads(Some(lead.epoch()));
         leader::lead(tools, stop.clone()).await;
         leads.send_replace(None);
+        options.metrics.leads(None);
         if *stop.borrow() {
             // The next leader need not wait for the lease to end.
             if let Err(error) = lead.resign().await {

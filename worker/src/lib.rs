@@ -9,11 +9,13 @@
 //! |-------------|--------------------------------------------------------|
 //! | [`config`]  | what a worker is told                                  |
 //! | [`leader`]  | finding and following the leader                       |
+//! | [`metrics`] | what it counts                                         |
 //! | [`tenure`]  | taking tasks under one leader                          |
 //! | [`serving`] | the loop around them, shuffle data for others, metrics |
 
 pub mod config;
 pub mod leader;
+pub mod metrics;
 pub mod serving;
 pub mod tenure;
 

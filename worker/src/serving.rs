@@ -18,6 +18,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::config::WorkerConfig;
 use crate::leader::{LeaderError, Leaders};
+use crate::metrics::WorkerMetrics;
 use crate::tenure::{Place, Tenure};
 
 /// Between heartbeats.
@@ -75,6 +76,7 @@ pub struct Worker {
     serving: JoinHandle<()>,
     /// Connections to brokers outlive a leader.
     brokers: Arc<KafkaClients>,
+    gauges: Arc<WorkerMetrics>,
 }
 
 impl Worker {
@@ -120,7 +122,14 @@ impl Worker {
             started: SystemTime::now(),
             serving,
             brokers: Arc::default(),
+            gauges: Arc::default(),
         })
+    }
+
+    /// What this worker counts, for its metrics.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<WorkerMetrics> {
+        Arc::clone(&self.gauges)
     }
 
     /// Works until `stop` says so or the leader asks it to drain; then drains.
@@ -134,9 +143,11 @@ impl Worker {
         let mut id = fresh_id();
         loop {
             let busy = tenure.as_ref().map_or(0, |(_, _, tenure)| tenure.busy());
+            self.gauges.slots(self.place.slots, busy);
             match leaders.join(&self.describe(&id, busy, false)).await {
                 Ok(answer) => {
                     if silent_since.take().is_some() {
+                        self.gauges.follows(answer.leader.epoch);
                         tracing::info!(leader = answer.leader.name, "a leader answers again");
                     }
                     let (epoch, address) = (answer.leader.epoch, &answer.leader.scheduler_address);
@@ -167,6 +178,7 @@ impl Worker {
                 Err(error) => {
                     if silent_since.is_none() {
                         tracing::warn!(%error, "no leader; looking for one");
+                        self.gauges.follows(0);
                         silent_since = Some(Instant::now());
                     }
                 }
@@ -227,6 +239,7 @@ impl Worker {
             runner: id.to_owned(),
         })
         .with_kafka(Arc::clone(&self.brokers), zone)
+        .with_counters(Arc::clone(&self.gauges.steps))
     }
 }
 

@@ -54,6 +54,7 @@ pub(super) struct FollowInput {
     max_events: u64,
     due: Instant,
     sizing: Sizing,
+    behind: u64,
 }
 
 /// What is to be done for a job.
@@ -118,6 +119,7 @@ impl Input {
                 },
                 due: Instant::now(),
                 sizing,
+                behind: 0,
             }));
         }
         Ok(Self::Topic(TopicInput {
@@ -266,6 +268,7 @@ impl FollowInput {
         let (splits, more) = plan(&range, &partitions, state, self.sizing);
         lost.extend(more);
         let events: u64 = splits.iter().map(|split| split.end - split.start).sum();
+        self.behind = events;
         let now = Instant::now();
         if events < self.max_events && now < self.due {
             // Looked at again before its time: a burst may fill a batch early.
@@ -280,6 +283,11 @@ impl FollowInput {
         let most = batch_bytes.min(self.max_events.saturating_mul(sizing.event_bytes));
         let batch = next_batch(&splits, &state.covered, most, &|split| sizing.bytes(split));
         Ok((Next::Batch(batch), lost))
+    }
+
+    /// Positions that nobody had planned when it was looked at last.
+    pub(super) fn behind(&self) -> u64 {
+        self.behind
     }
 
     /// The topic's client, for mirroring offsets.

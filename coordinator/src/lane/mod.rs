@@ -31,6 +31,7 @@ use crate::etcd::Etcd;
 use crate::job::RunError;
 use crate::ledger::LedgerError;
 use crate::lifecycle::Hook;
+use crate::metrics::Metrics;
 use crate::query::QueryError;
 use crate::registry::{Registry, RegistryError};
 use crate::split::kafka::TopicError;
@@ -39,6 +40,9 @@ pub use work::Lane;
 
 /// How long a lane without jobs stays, with its ledger open.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How long workers have to come back after an election before a batch is dealt out.
+const GATHER: Duration = Duration::from_millis(1200);
 
 /// What all lanes of a leader share.
 pub struct Tools {
@@ -58,10 +62,34 @@ pub struct Tools {
     pub env: Environment,
     /// Slots of all workers at this moment.
     pub slots: Arc<dyn Fn() -> usize + Send + Sync>,
+    /// When we began to lead.
+    pub since: tokio::time::Instant,
     /// Unpacked input that is committed at once, in bytes.
     pub batch_bytes: u64,
     /// Told of each moment of each batch.
     pub hook: Hook,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl Tools {
+    /// Slots of all workers, once there are any. After an election workers come back one by one: a plan made for the
+    /// first of them would leave the others idle, so they get a moment.
+    async fn slots_ready(&self) -> usize {
+        tokio::time::sleep_until(self.since + GATHER).await;
+        let mut told = false;
+        loop {
+            let slots = (self.slots)();
+            if slots > 0 {
+                return slots;
+            }
+            if !told {
+                tracing::warn!("no worker is there; batches wait");
+                told = true;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
 }
 
 /// The active jobs of one pipeline, as the registry last said.
@@ -100,7 +128,8 @@ impl LaneError {
     /// Whether it is the whole lane's, not one job's: we may not or cannot write.
     fn is_fatal(&self) -> bool {
         match self {
-            Self::Ledger(_) | Self::Registry(_) => true,
+            Self::Ledger(_) => true,
+            Self::Registry(error) => error.is_retryable() || matches!(error, RegistryError::NotLeader { .. }),
             Self::Run(error) => matches!(error, RunError::Ledger(_)),
             Self::Committed(_) | Self::Engine(_) | Self::Topic(_) | Self::Id(_) | Self::Input(_) => false,
         }

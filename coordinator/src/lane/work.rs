@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use chrono::Utc;
 use millrace_pipeline::codec::{AttemptSpec, PipelineText};
@@ -22,6 +22,7 @@ use crate::ledger::etcd::EtcdLedger;
 use crate::ledger::{Batch, Entry, Ledger, LostRange};
 use crate::lifecycle::{Batches, CommittedBatch};
 use crate::query::manifests_of;
+use crate::registry::RegistryError;
 use crate::split::deal;
 
 /// Attempts of one batch in a row before its job fails.
@@ -109,7 +110,12 @@ impl Lane {
     }
 
     async fn finish_batch(&mut self, id: &BatchId, batch: &Batch) -> Result<(), LaneError> {
-        let job = self.tools.registry.get_job(batch.job.as_str()).await?;
+        let job = match self.tools.registry.get_job(batch.job.as_str()).await {
+            Ok(job) => job,
+            // Its job is forgotten: nobody waits for it.
+            Err(RegistryError::NotFound { .. }) => return self.give_up(id).await,
+            Err(error) => return Err(error.into()),
+        };
         let (text, prepared) = self.prepare(&job).await?;
         self.wear(&prepared, &job);
         tracing::info!(job = job.job_id, batch = %id, "an interrupted batch is finished");
@@ -126,7 +132,8 @@ impl Lane {
         };
         let attempt = batches.start(id).await?;
         let weigh = |split: &Split| split.end - split.start;
-        let tasks = self.deal(&batch.splits, &prepared, &weigh);
+        let slots = self.tools.slots_ready().await;
+        let tasks = deal_out(&batch.splits, slots, &prepared, &weigh);
         let committed = self
             .attempts(&job, &text, &prepared, id, attempt, &batch.splits, tasks)
             .await?;
@@ -283,6 +290,9 @@ impl Lane {
             self.tools.batch_bytes
         };
         let (next, lost) = running.input.next(batches.ledger.state(), batch_bytes).await?;
+        if let Input::Follow(follow) = &running.input {
+            self.tools.metrics.lag(self.name.as_str(), follow.behind());
+        }
         let job = running.id.clone();
         if !lost.is_empty() {
             self.record_lost(&job, lost).await?;
@@ -310,6 +320,10 @@ impl Lane {
                 job = %job, object = lost.object.url, start = lost.start, end = lost.end, reason = lost.reason,
                 "positions are lost"
             );
+            let positions = lost.end - lost.start;
+            self.tools
+                .metrics
+                .lost(self.name.as_str(), &lost.reason, positions);
         }
         let gaps: Vec<v1::Gap> = ranges.iter().map(gap).collect();
         if let Some(batches) = &mut self.batches {
@@ -336,12 +350,15 @@ impl Lane {
         let (job, text) = (running.job.clone(), running.text.clone());
         let prepared = Arc::clone(&running.prepared);
         let job_id = running.id.clone();
-        let tasks = self.deal(splits, &prepared, &|split| running.input.weigh(split));
+        let slots = self.tools.slots_ready().await;
+        let tasks = deal_out(splits, slots, &prepared, &|split| running.input.weigh(split));
         self.wear(&prepared, &job);
         let Some(batches) = &mut self.batches else {
             return Ok(());
         };
+        let began = Instant::now();
         let (batch, attempt) = batches.plan(&job_id, splits, Vec::new()).await?;
+        self.tools.metrics.phase("plan", began.elapsed());
         let ran = self
             .attempts(&job, &text, &prepared, &batch, attempt, splits, tasks)
             .await;
@@ -359,17 +376,6 @@ impl Lane {
         }
     }
 
-    fn deal(
-        &self,
-        splits: &[Split],
-        prepared: &SharedPipeline,
-        weigh: &dyn Fn(&Split) -> u64,
-    ) -> Vec<Vec<Split>> {
-        let dedup = prepared.steps.pipeline.dedup.as_ref();
-        let together = dedup.is_some_and(|dedup| dedup.scope == DedupScope::Partition);
-        deal(splits, (self.tools.slots)().max(1), together, weigh)
-    }
-
     /// Attempt after attempt over the same positions, until one is committed.
     async fn attempts(
         &mut self,
@@ -384,18 +390,23 @@ impl Lane {
         let mut pause = RETRY_PAUSE;
         let mut tries = 1;
         loop {
+            let began = Instant::now();
             let ran = self.attempt(job, text, prepared, batch, attempt, &tasks).await;
             let Some(batches) = &mut self.batches else {
                 return Err(EngineError::Stopped.into());
             };
             match ran {
                 Ok(reports) => {
-                    let id = JobId::try_from(job.job_id.clone())?;
-                    return Ok(batches.publish(&id, batch, attempt, splits, reports).await?);
+                    self.tools.metrics.phase("run", began.elapsed());
+                    let (id, began) = (JobId::try_from(job.job_id.clone())?, Instant::now());
+                    let committed = batches.publish(&id, batch, attempt, splits, reports).await?;
+                    self.tools.metrics.phase("publish", began.elapsed());
+                    return Ok(committed);
                 }
                 Err(EngineError::Stopped) => return Err(EngineError::Stopped.into()),
                 Err(error) if tries >= ATTEMPTS_MAX => return Err(error.into()),
                 Err(error) => {
+                    self.tools.metrics.attempt_failed(self.name.as_str());
                     let text = LaneError::from(error).text();
                     tracing::warn!(job = job.job_id, batch = %batch, attempt = %attempt, error = text, "an attempt failed");
                     tokio::time::sleep(pause).await;
@@ -499,6 +510,11 @@ impl Lane {
             .running
             .get(job)
             .map_or(0, |running| running.input.left(state));
+        let bytes = manifest.files.iter().map(|file| file.object.bytes).sum();
+        let is_held = state.batches.get(&manifest.batch).is_some_and(|batch| batch.held);
+        self.tools
+            .metrics
+            .committed(self.name.as_str(), &total, bytes, state.newest_us, is_held);
         if breached {
             tracing::warn!(job, batch = %manifest.batch, held, "the share of clean events is under the minimum");
         }
@@ -585,6 +601,17 @@ impl Lane {
         self.running.remove(id);
         self.turn.retain(|turn| turn != id);
     }
+}
+
+fn deal_out(
+    splits: &[Split],
+    slots: usize,
+    prepared: &SharedPipeline,
+    weigh: &dyn Fn(&Split) -> u64,
+) -> Vec<Vec<Split>> {
+    let dedup = prepared.steps.pipeline.dedup.as_ref();
+    let together = dedup.is_some_and(|dedup| dedup.scope == DedupScope::Partition);
+    deal(splits, slots, together, weigh)
 }
 
 fn environment(job: &v1::Job) -> Option<String> {

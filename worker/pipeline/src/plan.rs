@@ -264,6 +264,41 @@ pub enum Step {
     Collect,
 }
 
+impl Step {
+    /// All of them, in the order of the walk.
+    pub const ALL: [Self; 11] = [
+        Self::Scan,
+        Self::Decode,
+        Self::Map,
+        Self::Quality,
+        Self::Key,
+        Self::Dedup,
+        Self::Uniqueness,
+        Self::Privacy,
+        Self::Compact,
+        Self::Sink,
+        Self::Collect,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scan => "scan",
+            Self::Decode => "decode",
+            Self::Map => "map",
+            Self::Quality => "quality",
+            Self::Key => "key",
+            Self::Dedup => "dedup",
+            Self::Uniqueness => "uniqueness",
+            Self::Privacy => "privacy",
+            Self::Compact => "compact",
+            Self::Sink => "sink",
+            Self::Collect => "collect",
+        }
+    }
+}
+
 /// What the steps of one attempt work with, beside the pipeline.
 #[derive(Debug, Clone)]
 pub struct Tools {

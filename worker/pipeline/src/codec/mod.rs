@@ -12,6 +12,7 @@
 //! A plan of another version is refused by name. What is not ours goes to the engine's own codec.
 
 mod attempt;
+mod counters;
 mod travelling;
 mod workplace;
 
@@ -25,6 +26,7 @@ use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConve
 use serde::{Deserialize, Serialize};
 
 pub use attempt::{AttemptSpec, PipelineText};
+pub use counters::{StepCount, StepCounters};
 pub use travelling::{Travelling, assemble};
 pub use workplace::{CodecError, Prepared, Workplace, WorkplaceOptions};
 

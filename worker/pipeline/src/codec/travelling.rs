@@ -20,7 +20,7 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
-use super::{AttemptSpec, Extra, Prepared, Workplace};
+use super::{AttemptSpec, Extra, Prepared, StepCounters, Workplace};
 use crate::dedup::KeyIndex;
 use crate::plan::{PlanError, Step, Tools};
 use crate::rows::{KEY_HIGH, KEY_LOW};
@@ -33,6 +33,7 @@ pub struct Travelling {
     attempt: Arc<AttemptSpec>,
     extra: Extra,
     cancelled: Arc<AtomicBool>,
+    counters: Arc<StepCounters>,
 }
 
 impl Travelling {
@@ -77,6 +78,7 @@ pub(super) fn make(
         attempt: Arc::clone(attempt),
         extra,
         cancelled: workplace.cancelled(),
+        counters: workplace.counters(),
     })
 }
 
@@ -182,6 +184,7 @@ impl ExecutionPlan for Travelling {
             attempt: Arc::clone(&self.attempt),
             extra: self.extra.clone(),
             cancelled: Arc::clone(&self.cancelled),
+            counters: Arc::clone(&self.counters),
         }))
     }
 
@@ -197,20 +200,37 @@ impl ExecutionPlan for Travelling {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let rows = self.operator.execute(partition, context)?;
-        // Where input enters a process: an engine's own cancelling leaves tasks running.
-        if !matches!(self.step, Step::Scan | Step::Dedup) {
-            return Ok(rows);
-        }
-        let cancelled = Arc::clone(&self.cancelled);
         let schema = rows.schema();
-        let checked = rows.map(move |batch| {
-            if cancelled.load(Ordering::Relaxed) {
+        let (step, counters) = (self.step, Arc::clone(&self.counters));
+        // Where input enters a process: an engine's own cancelling leaves tasks running.
+        let enters = matches!(step, Step::Scan | Step::Dedup);
+        let cancelled = Arc::clone(&self.cancelled);
+        let passed = rows.map(move |batch| {
+            if enters && cancelled.load(Ordering::Relaxed) {
                 let gone = "the task was given up: its leader is gone";
                 return Err(DataFusionError::Execution(gone.to_owned()));
             }
+            if let Ok(batch) = &batch {
+                // Later batches share buffers: their size would be counted again and again.
+                let bytes = if step == Step::Scan {
+                    batch.get_array_memory_size()
+                } else {
+                    0
+                };
+                counters.add(step, batch.num_rows(), bytes);
+            }
             batch
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, checked)))
+        let (operator, counters) = (Arc::clone(&self.operator), Arc::clone(&self.counters));
+        let ended = futures::stream::poll_fn(move |_| {
+            let nanos = operator.metrics().and_then(|metrics| metrics.elapsed_compute());
+            counters.add_cpu(step, nanos.unwrap_or(0));
+            std::task::Poll::Ready(None)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(
+            schema,
+            passed.chain(ended),
+        )))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

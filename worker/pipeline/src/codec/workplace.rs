@@ -10,7 +10,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use parking_lot::Mutex;
 
-use super::AttemptSpec;
+use super::{AttemptSpec, StepCounters};
 use crate::dedup::KeyIndex;
 use crate::plan::{PlanError, Steps};
 use crate::sink::SinkSpec;
@@ -70,6 +70,7 @@ pub struct Workplace {
     options: WorkplaceOptions,
     prepared: Mutex<HashMap<String, Arc<Prepared>>>,
     cancelled: Arc<AtomicBool>,
+    counters: Arc<StepCounters>,
     brokers: Arc<KafkaClients>,
     rack: Option<String>,
 }
@@ -107,6 +108,7 @@ impl Workplace {
             options,
             prepared: Mutex::default(),
             cancelled: Arc::default(),
+            counters: Arc::default(),
             brokers: Arc::default(),
             rack: None,
         }
@@ -118,6 +120,17 @@ impl Workplace {
         self.brokers = brokers;
         self.rack = rack;
         self
+    }
+
+    /// Counts in these counters, which may outlive a leader.
+    #[must_use]
+    pub fn with_counters(mut self, counters: Arc<StepCounters>) -> Self {
+        self.counters = counters;
+        self
+    }
+
+    pub(super) fn counters(&self) -> Arc<StepCounters> {
+        Arc::clone(&self.counters)
     }
 
     /// Stops the operators that were made here at their next batch: their leader is gone, and what they
