@@ -108,8 +108,8 @@ impl Steps {
         splits: Arc<dyn ExecutionPlan>,
         tools: &Tools,
     ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
-        let steps = [Step::Scan].into_iter().chain(self.in_process());
-        steps.fold(Ok(splits), |input, step| self.step(step, input?, tools))
+        let mut steps = [Step::Scan].into_iter().chain(self.in_process());
+        steps.try_fold(splits, |input, step| self.step(step, input, tools))
     }
 
     /// The same from raw chunks (`rows::chunk_schema`) on, for records that are read a second time.
@@ -123,14 +123,14 @@ impl Steps {
     ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
         let records: Arc<dyn ExecutionPlan> = match self.pipeline.source.format() {
             Format::Json => chunks,
-            format => {
+            format @ (Format::Csv | Format::Avro | Format::Parquet) => {
                 let decode = Arc::clone(self.map.decode_plan());
                 Arc::new(AgainExec::new(chunks, decode, format))
             }
         };
         self.in_process()
             .into_iter()
-            .fold(Ok(records), |input, step| self.step(step, input?, tools))
+            .try_fold(records, |input, step| self.step(step, input, tools))
     }
 
     /// The steps after the scan where the tasks share the key index: no row moves.
