@@ -59,7 +59,8 @@ pub struct SplitCounts {
     pub quarantined: u64,
     /// Written records that came later than the pipeline's lateness allows (a part of `written`).
     pub late: u64,
-    /// Lines in the split, blank ones included: lets a later split's line numbers be made absolute.
+    /// Lines in the split, blank ones included: lets a later split's line numbers be made absolute. Of a topic: messages,
+    /// tombstones included; what the split's offsets have more are markers, aborted messages and what compaction took.
     pub lines: u64,
 }
 

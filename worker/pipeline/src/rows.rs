@@ -13,6 +13,7 @@
 //! as a *note*: a batch of one row whose columns are null and whose [`NOTE`] holds an encoded [`Note`].
 //! So a retry of a task repeats its notes with its rows, and nothing leaves by a side door.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -103,6 +104,42 @@ pub fn messages_by_chunk(
 #[must_use]
 pub fn no_messages(chunks: usize) -> ArrayRef {
     new_null_array(chunk_schema().field(4).data_type(), chunks)
+}
+
+/// Names, in the metadata of a batch up to `quality`, the split and the number of its blank lines (of a topic: tombstones and blank
+/// messages) that were met since the batch before: they are no events, and yet positions that were read.
+const BLANKS: &str = "millrace.blanks";
+
+/// The batch, which tells of `blanks` blank lines of a split.
+#[must_use]
+pub fn with_blanks(batch: RecordBatch, split: u32, blanks: u64) -> RecordBatch {
+    let mut metadata = batch.schema_ref().metadata().clone();
+    metadata.insert(BLANKS.to_owned(), format!("{split} {blanks}"));
+    tagged(batch, metadata)
+}
+
+/// The blank lines that a batch tells of: their split and how many.
+#[must_use]
+pub fn blanks_of(batch: &RecordBatch) -> Option<(u32, u64)> {
+    let text = batch.schema_ref().metadata().get(BLANKS)?;
+    let (split, blanks) = text.split_once(' ')?;
+    Some((split.parse().ok()?, blanks.parse().ok()?))
+}
+
+/// `to`, which was made of `from`, telling of the same blank lines.
+#[must_use]
+pub fn keep_blanks(from: &RecordBatch, to: RecordBatch) -> RecordBatch {
+    match blanks_of(from) {
+        Some((split, blanks)) => with_blanks(to, split, blanks),
+        None => to,
+    }
+}
+
+fn tagged(batch: RecordBatch, metadata: HashMap<String, String>) -> RecordBatch {
+    let schema = batch.schema_ref().as_ref().clone().with_metadata(metadata);
+    let untagged = batch.clone();
+    // Only refused where metadata would be taken away.
+    batch.with_schema(Arc::new(schema)).unwrap_or(untagged)
 }
 
 /// The five hidden columns that follow the data up to `quality`.
@@ -314,6 +351,16 @@ pub fn event_schema(table: &Schema, keyed: bool) -> SchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_tells_of_blank_lines_and_hands_that_on() {
+        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8, true)]));
+        let plain = RecordBatch::new_empty(schema);
+        assert_eq!(blanks_of(&plain), None);
+        let telling = with_blanks(plain.clone(), 3, 70);
+        assert_eq!(blanks_of(&keep_blanks(&telling, plain.clone())), Some((3, 70)));
+        assert_eq!(blanks_of(&keep_blanks(&plain, plain.clone())), None);
+    }
 
     #[test]
     fn a_note_comes_back_as_it_was_sent() {

@@ -97,10 +97,10 @@ impl Kernel {
             let bounds = payloads.value_offsets();
             let (start, end) = (bounds[row] as usize, bounds[row + 1] as usize);
             let payload = payloads.values().slice_with_length(start, end - start);
+            let before = batches.len();
             let decoded = if messages.is_null(row) {
                 self.decoder
                     .decode(&payload, splits[row], lines[row], offsets[row], &mut batches)
-                    .map(|_| ())
             } else {
                 let (offsets, ends) = of_messages(messages, row)?;
                 let messages = Messages {
@@ -110,7 +110,16 @@ impl Kernel {
                 self.decoder
                     .decode_messages(&payload, splits[row], messages, &mut batches)
             };
-            decoded.map_err(|error| DataFusionError::External(Box::new(error)))?;
+            let found = decoded.map_err(|error| DataFusionError::External(Box::new(error)))?;
+            let records: usize = batches[before..].iter().map(RecordBatch::num_rows).sum();
+            let blanks = found.saturating_sub(records as u64);
+            if blanks > 0 {
+                if batches.len() == before {
+                    batches.push(RecordBatch::new_empty(Arc::clone(self.decoder.schema())));
+                }
+                let last = batches.pop();
+                batches.extend(last.map(|last| rows::with_blanks(last, splits[row], blanks)));
+            }
             self.bytes.add(payload.len());
         }
         let rows = batches.iter().map(RecordBatch::num_rows).sum();
@@ -206,7 +215,11 @@ mod tests {
         let [first, second] = batches.as_slice() else {
             panic!("one batch a payload, got {}", batches.len());
         };
-        assert_eq!(first.schema(), operator.schema());
+        assert_eq!(first.schema().fields(), operator.schema().fields());
+        assert_eq!(
+            (rows::blanks_of(first), rows::blanks_of(second)),
+            (Some((4, 1)), None)
+        );
         assert_eq!(first["a"].as_string_view().value(0), "a text that is long");
         assert_eq!(
             first["a"].as_string_view().data_buffers()[0].as_ptr(),

@@ -11,6 +11,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::MapPlan;
+use crate::rows;
 use crate::unary::{Unary, UnaryExec, UnaryTask};
 
 /// Maps decoded batches to the table's columns.
@@ -61,6 +62,7 @@ impl Unary for Mapping {
             let mapped = plan
                 .map_batch(&batch)
                 .map_err(|error| DataFusionError::External(Box::new(error)))?;
+            let mapped = rows::keep_blanks(&batch, mapped);
             metrics.output_rows().add(mapped.num_rows());
             Ok(mapped)
         });

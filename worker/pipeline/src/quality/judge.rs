@@ -14,7 +14,7 @@ use super::pass::Stage;
 use super::plan::QualityPlan;
 use super::rejects::{Origins, Rejects};
 use super::state::QualityState;
-use crate::rows::{Note, NoteError};
+use crate::rows::{Note, NoteError, blanks_of};
 
 /// What a task knows between batches.
 #[derive(Debug)]
@@ -42,6 +42,9 @@ impl Run {
     pub(super) fn judge(&mut self, batch: &RecordBatch) -> Result<Vec<RecordBatch>> {
         let origins = Origins::of(batch)?;
         self.count_read(origins.splits);
+        if let Some((split, blanks)) = blanks_of(batch) {
+            self.count(split).lines += blanks;
+        }
         let mut out = Vec::with_capacity(2);
         let sound = match faulty(&origins) {
             None => batch.clone(),
@@ -105,12 +108,17 @@ impl Run {
     /// Splits come in runs, nearly always one run a batch.
     fn count_read(&mut self, splits: &[u32]) {
         for run in splits.chunk_by(|a, b| a == b) {
-            let count = self.counts.entry(run[0]).or_insert_with(|| SplitCounts {
-                split: run[0],
-                ..Default::default()
-            });
+            let count = self.count(run[0]);
             count.read += run.len() as u64;
+            count.lines += run.len() as u64;
         }
+    }
+
+    fn count(&mut self, split: u32) -> &mut SplitCounts {
+        self.counts.entry(split).or_insert_with(|| SplitCounts {
+            split,
+            ..Default::default()
+        })
     }
 
     /// The rows that stay, in the schema of events: the columns as they are when every row stays.

@@ -39,7 +39,8 @@ impl Messages<'_> {
 }
 
 impl Decoder {
-    /// Decodes messages: like [`Self::decode`], with a message's offset for line and offset.
+    /// Decodes messages: like [`Self::decode`], with a message's offset for line and offset. Returns how many messages
+    /// there were.
     ///
     /// # Errors
     /// Only for what no batch can hold; broken records are rows.
@@ -49,7 +50,7 @@ impl Decoder {
         split: u32,
         messages: Messages<'_>,
         out: &mut Vec<RecordBatch>,
-    ) -> Result<(), DecodeError> {
+    ) -> Result<u64, DecodeError> {
         let mut batches = Vec::new();
         let mut lines = 0;
         // A topic whose messages hold line ends does so again and again.
@@ -66,7 +67,7 @@ impl Decoder {
         for batch in batches {
             out.push(located(batch, payload, messages)?);
         }
-        Ok(())
+        Ok(messages.offsets.len() as u64)
     }
 }
 

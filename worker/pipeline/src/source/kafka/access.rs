@@ -36,6 +36,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("client.id", "millrace"),
     ("socket.keepalive.enable", "true"),
     ("reconnect.backoff.max.ms", "1000"),
+    ("check.crcs", "true"),
     ("fetch.message.max.bytes", "1048576"),
     ("fetch.wait.max.ms", "50"),
     ("fetch.error.backoff.ms", "100"),

@@ -186,7 +186,8 @@ impl KafkaError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Stalled { .. } | Self::Request { .. } => true,
+            // Bytes may have been spoiled on their way.
+            Self::Stalled { .. } | Self::Request { .. } | Self::Damaged { .. } => true,
             Self::Url { .. }
             | Self::NoBrokers { .. }
             | Self::Absent { .. }
@@ -195,8 +196,7 @@ impl KafkaError {
             | Self::NoTopic { .. }
             | Self::Recreated { .. }
             | Self::OutOfRange { .. }
-            | Self::Refused { .. }
-            | Self::Damaged { .. } => false,
+            | Self::Refused { .. } => false,
         }
     }
 }
