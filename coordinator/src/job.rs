@@ -221,6 +221,31 @@ impl Runner {
         })
     }
 
+    /// A runner over batches that are open already, for work that a leader does itself.
+    pub(crate) fn over(
+        batches: Batches,
+        engine: Embedded,
+        options: RunOptions,
+        job: JobId,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            batches,
+            engine,
+            options,
+            job,
+            stop,
+            done: Vec::new(),
+            breached: Vec::new(),
+            mended: None,
+        }
+    }
+
+    /// Gives the batches back, and what was committed meanwhile.
+    pub(crate) fn into_parts(self) -> (Batches, Vec<Manifest>) {
+        (self.batches, self.done)
+    }
+
     /// Finishes what was interrupted, then reads everything that is new.
     ///
     /// # Errors

@@ -247,6 +247,12 @@ impl Runner {
     /// When quarantine cannot be read or opened, or a batch fails; what was committed stays.
     pub async fn redrive(mut self, progress: &Progress) -> Result<Outcome, QuarantineError> {
         self.finish_interrupted(progress).await.map_err(Box::new)?;
+        self.redrive_waiting(progress).await?;
+        Ok(self.finish().await.map_err(Box::new)?)
+    }
+
+    /// The same without what comes before and after: batch after batch.
+    pub(crate) async fn redrive_waiting(&mut self, progress: &Progress) -> Result<(), QuarantineError> {
         let redriven = self.batches.ledger.state().redriven();
         let manifests = crate::query::manifests_of(&self.batches.lake, self.batches.ledger.state()).await?;
         let mut waiting: Vec<(String, u64)> = manifests
@@ -264,7 +270,7 @@ impl Runner {
                 .await
                 .map_err(Box::new)?;
         }
-        Ok(self.finish().await.map_err(Box::new)?)
+        Ok(())
     }
 
     /// Does an interrupted redrive again.

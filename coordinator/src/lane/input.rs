@@ -36,6 +36,8 @@ pub(super) enum Input {
     Topic(TopicInput),
     /// What comes.
     Follow(FollowInput),
+    /// What is in quarantine, once.
+    Quarantine,
 }
 
 pub(super) struct TopicInput {
@@ -62,6 +64,8 @@ pub(super) struct FollowInput {
 pub(super) enum Next {
     /// Run this batch.
     Batch(Vec<Split>),
+    /// Send what is in quarantine through the pipeline again.
+    Redrive,
     /// Nothing until then.
     Wait(Duration),
     /// Nothing more. `open`: the time range is not over yet.
@@ -76,6 +80,9 @@ impl Input {
     pub(super) async fn of(job: &v1::Job, prepared: &Prepared) -> Result<Self, LaneError> {
         let pipeline = &prepared.steps.pipeline;
         let asked = job.input.as_ref().and_then(|input| input.input.clone());
+        if matches!(asked, Some(Asked::Redrive(_))) {
+            return Ok(Self::Quarantine);
+        }
         let topic = match (&pipeline.source, &asked) {
             (Source::Kafka { topic, .. }, _) => Some(topic.clone()),
             (Source::Files { .. } | Source::S3 { .. }, None | Some(Asked::Prefix(_))) => None,
@@ -139,7 +146,7 @@ impl Input {
     /// About how many bytes of records a split holds.
     pub(super) fn weigh(&self, split: &Split) -> u64 {
         match self {
-            Self::Objects(_) => unpacked_bytes(split),
+            Self::Objects(_) | Self::Quarantine => unpacked_bytes(split),
             Self::Topic(input) => input.sizing.bytes(split),
             Self::Follow(input) => input.sizing.bytes(split),
         }
@@ -163,13 +170,14 @@ impl Input {
             }
             Self::Topic(input) => input.next(state, batch_bytes).await,
             Self::Follow(input) => input.next(state, batch_bytes).await,
+            Self::Quarantine => Ok((Next::Redrive, Vec::new())),
         }
     }
 
     /// Learns from a batch how large messages are.
     pub(super) fn learn(&mut self, bytes: u64, events: u64) {
         match self {
-            Self::Objects(_) => {}
+            Self::Objects(_) | Self::Quarantine => {}
             Self::Topic(input) => input.sizing = input.sizing.learned(bytes, events),
             Self::Follow(input) => input.sizing = input.sizing.learned(bytes, events),
         }
@@ -180,7 +188,7 @@ impl Input {
         let splits = match self {
             Self::Objects(all) => all,
             Self::Topic(input) => &input.current,
-            Self::Follow(_) => return 0,
+            Self::Follow(_) | Self::Quarantine => return 0,
         };
         let missing = |split: &Split| match state.covered.get(&split.object) {
             Some(planned) => planned.missing(split.start, split.end),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use chrono::Utc;
 use millrace_pipeline::codec::{AttemptSpec, PipelineText};
+use millrace_pipeline::dedup::KeyIndex;
 use millrace_pipeline::spec::model::DedupScope;
 use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
 use millrace_proto::manifest::{KeyFile, SplitCounts, TaskReport};
@@ -17,6 +18,8 @@ use super::input::{Input, Next, SharedPipeline};
 use super::{ActiveJobs, LaneError, Tools};
 use crate::applied;
 use crate::engine::EngineError;
+use crate::engine::embedded::Embedded;
+use crate::job::{Progress, RunOptions, Runner};
 use crate::lake::Lake;
 use crate::ledger::etcd::EtcdLedger;
 use crate::ledger::{Batch, Entry, Ledger, LostRange};
@@ -29,6 +32,8 @@ use crate::split::deal;
 const ATTEMPTS_MAX: u32 = 4;
 /// Pause after the first failed attempt; doubles.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Memory for keys while quarantine is read again, in bytes.
+const REDRIVE_BYTES: usize = 256 << 20;
 /// How much larger records are than the files that they become, about.
 const PACKED_RATIO: u64 = 8;
 /// Bytes of a batch of a backfill while a `follow` job shares the lane.
@@ -303,6 +308,11 @@ impl Lane {
                 self.succeed(id, open).await?;
                 Ok(None)
             }
+            Next::Redrive => {
+                self.redrive(id).await?;
+                self.succeed(id, false).await?;
+                Ok(None)
+            }
             Next::Batch(splits) => {
                 self.run_batch(id, &splits).await?;
                 if let Some(at) = self.turn.iter().position(|turn| turn == id) {
@@ -374,6 +384,57 @@ impl Lane {
                 Err(error)
             }
         }
+    }
+
+    /// Sends what is in quarantine through the pipeline again, in this process: there is little of it, and it lies
+    /// sealed in objects that have no splits.
+    async fn redrive(&mut self, id: &str) -> Result<(), LaneError> {
+        let Some(running) = self.running.get(id) else {
+            return Ok(());
+        };
+        let (job, prepared, job_id) = (
+            running.job.clone(),
+            Arc::clone(&running.prepared),
+            running.id.clone(),
+        );
+        self.wear(&prepared, &job);
+        let Some(batches) = self.batches.take() else {
+            return Ok(());
+        };
+        let keys = KeyIndex::new(
+            Arc::clone(&prepared.lake),
+            prepared.root.clone(),
+            self.keys.clone(),
+            REDRIVE_BYTES,
+        );
+        let engine = Embedded {
+            steps: Arc::clone(&prepared.steps),
+            stores: Arc::clone(&prepared.stores),
+            keys: Arc::new(keys),
+            threads: 1,
+        };
+        let options = RunOptions {
+            environment: environment(&job),
+            inputs: Vec::new(),
+            threads: 1,
+            batch_bytes: REDRIVE_BYTES as u64,
+            memory_bytes: 2 * REDRIVE_BYTES,
+            hook: Arc::clone(&self.tools.hook),
+        };
+        let (_stop, stopped) = watch::channel(false);
+        let mut runner = Runner::over(batches, engine, options, job_id, stopped);
+        let redriven = runner.redrive_waiting(&Progress::default()).await;
+        let (batches, manifests) = runner.into_parts();
+        let left: Vec<BatchId> = batches.open().into_iter().map(|(id, _)| id).collect();
+        self.batches = Some(batches);
+        for manifest in manifests {
+            let breached = false;
+            self.committed(id, CommittedBatch { manifest, breached }).await?;
+        }
+        for batch in left {
+            self.give_up(&batch).await?;
+        }
+        redriven.map_err(|error| LaneError::Input(error_text(&error)))
     }
 
     /// Attempt after attempt over the same positions, until one is committed.
@@ -612,6 +673,17 @@ fn deal_out(
     let dedup = prepared.steps.pipeline.dedup.as_ref();
     let together = dedup.is_some_and(|dedup| dedup.scope == DedupScope::Partition);
     deal(splits, slots, together, weigh)
+}
+
+fn error_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 fn environment(job: &v1::Job) -> Option<String> {

@@ -79,7 +79,7 @@ pub struct Workplace {
 #[derive(Debug)]
 pub struct Prepared {
     /// Its steps.
-    pub steps: Steps,
+    pub steps: Arc<Steps>,
     /// Where it reads.
     pub stores: Arc<Stores>,
     /// The lake's store.
@@ -192,7 +192,7 @@ impl Workplace {
             self.options.key_bytes,
         );
         Ok(Prepared {
-            steps: Steps::new(Arc::new(pipeline), environment)?,
+            steps: Arc::new(Steps::new(Arc::new(pipeline), environment)?),
             stores: Arc::new(stores),
             lake,
             root,
