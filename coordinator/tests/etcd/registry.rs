@@ -104,6 +104,54 @@ async fn each_request_is_exactly_one_job() {
     assert_eq!(world.registry.active_jobs().await.unwrap().len(), 200);
 }
 
+/// The same while the leader is replaced: half of the requests are granted by one and repeated at the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_is_exactly_one_job_across_leaders() {
+    let world = World::new().await;
+    let (sender, leads) = tokio::sync::watch::channel((world.registry.clone(), world.lead.clone()));
+    let tasks = (0..50).map(|task| {
+        let mut leads = leads.clone();
+        tokio::spawn(async move {
+            let mut got = Vec::new();
+            for n in 0..40 {
+                let request = format!("request-{}", (task * 7 + n * 13) % 500);
+                let job = loop {
+                    let (registry, lead) = leads.borrow_and_update().clone();
+                    match registry.submit(&lead, new_job(&request, "github")).await {
+                        Ok((job, _)) => break job,
+                        Err(RegistryError::NotLeader { .. }) => leads.changed().await.unwrap(),
+                        Err(error) => panic!("{error:?}"),
+                    }
+                };
+                got.push((request, job.job_id));
+            }
+            got
+        })
+    });
+    let tasks: Vec<_> = tasks.collect();
+    for name in ["b", "c"] {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let old = leads.borrow().1.clone();
+        world.server.raw().await.delete(old.key(), None).await.unwrap();
+        let next = Registry::new(world.server.etcd().await, PREFIX);
+        sender.send_replace((next, world.server.lead(name).await));
+        assert!(
+            tasks.iter().any(|task| !task.is_finished()),
+            "no request came after the change"
+        );
+    }
+    let mut jobs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for task in futures::future::join_all(tasks).await {
+        for (request, job) in task.unwrap() {
+            jobs.entry(request).or_default().insert(job);
+        }
+    }
+    assert!(jobs.values().all(|ids| ids.len() == 1), "{jobs:?}");
+    let ids: BTreeSet<&String> = jobs.values().flatten().collect();
+    assert_eq!(ids.len(), jobs.len());
+    assert_eq!(world.registry.active_jobs().await.unwrap().len(), jobs.len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_response_submits_no_second_job() {
     let world = World::new().await;
