@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use millrace_client::ClientError;
+use millrace_coordinator::config::ConfigError;
 use millrace_coordinator::job::RunError;
 use millrace_coordinator::quarantine::QuarantineError;
 use millrace_pipeline::source::SourceError;
@@ -59,7 +60,8 @@ fn exit_of(error: &anyhow::Error) -> output::Exit {
             Some(RunError::NotEmbedded { .. } | RunError::Source(SourceError::Kafka { .. }))
         );
         let refused = cause.downcast_ref::<ClientError>().is_some_and(is_usage);
-        (needs_services || refused || cause.is::<Report>()).then_some(output::Exit::Usage)
+        let bad_file = cause.is::<ConfigError>();
+        (needs_services || refused || bad_file || cause.is::<Report>()).then_some(output::Exit::Usage)
     };
     error.chain().find_map(exit).unwrap_or(output::Exit::Failed)
 }

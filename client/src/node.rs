@@ -1,20 +1,17 @@
 //! `millrace coordinator` and `millrace worker`: the processes of a cluster.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use millrace_coordinator::api::ApiConfig;
+use millrace_coordinator::config;
 use millrace_coordinator::metrics::Metrics;
 use millrace_coordinator::node::{self, NodeOptions};
 use millrace_worker::Worker;
 use millrace_worker::config::WorkerConfig;
 use millrace_worker::serving::Access;
 use prometheus_client::registry::Registry;
-use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::lakes;
@@ -30,41 +27,6 @@ pub(crate) struct Node {
     config: PathBuf,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CoordinatorFile {
-    name: String,
-    listen: SocketAddr,
-    scheduler_listen: SocketAddr,
-    etcd: EtcdFile,
-    #[serde(default = "lease_seconds")]
-    lease_seconds: u64,
-    #[serde(default = "batch_mib")]
-    batch_mib: u64,
-    #[serde(default)]
-    metrics_listen: Option<SocketAddr>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EtcdFile {
-    endpoints: Vec<String>,
-    #[serde(default = "prefix")]
-    prefix: String,
-}
-
-fn lease_seconds() -> u64 {
-    3
-}
-
-fn batch_mib() -> u64 {
-    512
-}
-
-fn prefix() -> String {
-    "/millrace".to_owned()
-}
-
 fn read<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("the configuration `{}` cannot be read", file.display()))?;
@@ -74,18 +36,26 @@ fn read<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
 impl Node {
     /// Runs a coordinator.
     pub(crate) fn coordinate(self) -> Result<Exit> {
-        let file: CoordinatorFile = read(&self.config)?;
+        let file = self.config.display().to_string();
+        let text = std::fs::read_to_string(&self.config)
+            .with_context(|| format!("the configuration `{file}` cannot be read"))?;
+        let folder = self.config.parent().unwrap_or(Path::new("."));
+        let config = config::load(&text, &file, folder, &|name| std::env::var(name).ok())?;
+        let pem = |path: &Path| std::fs::read(path);
         let options = NodeOptions {
-            name: file.name,
-            api: ApiConfig::new(file.listen),
-            advertise: None,
-            scheduler_listen: file.scheduler_listen,
-            scheduler_advertise: None,
-            etcd: file.etcd.endpoints,
-            etcd_options: Default::default(),
-            prefix: file.etcd.prefix,
-            lease: Duration::from_secs(file.lease_seconds),
-            batch_bytes: file.batch_mib << 20,
+            api: config.api(&pem).context("a certificate cannot be read")?,
+            etcd_options: config
+                .etcd
+                .options(&pem)
+                .context("a certificate cannot be read")?,
+            name: config.name,
+            advertise: Some(config.advertise),
+            scheduler_listen: config.scheduler_listen,
+            scheduler_advertise: Some(config.scheduler_advertise),
+            etcd: config.etcd.endpoints,
+            prefix: config.etcd.prefix,
+            lease: config.lease,
+            batch_bytes: config.batch_bytes,
             s3: lakes::s3_options(None, None),
             env: Arc::new(|name| std::env::var(name).ok()),
             hook: crash_hook(std::env::var("MILLRACE_CRASH_AT").ok()),
@@ -93,7 +63,7 @@ impl Node {
         };
         let metrics = options.metrics.clone();
         lakes::runtime(lakes::cores().max(2))?.block_on(async {
-            if let Some(listen) = file.metrics_listen {
+            if let Some(listen) = config.metrics_listen {
                 let mut registry = Registry::default();
                 metrics.register(&mut registry);
                 // A follower is as ready as the leader: it passes calls on.

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -68,6 +69,7 @@ struct File {
     metrics_listen: Option<Text>,
     etcd: EtcdFile,
     lease_seconds: Option<Spanned<u64>>,
+    batch_mib: Option<Spanned<u64>>,
     tls: Option<TlsFile>,
     #[serde(default)]
     tokens: Vec<TokenFile>,
@@ -147,6 +149,8 @@ pub struct CoordinatorConfig {
     pub etcd: EtcdConfig,
     /// How long a dead leader blocks the next one.
     pub lease: Duration,
+    /// Unpacked input that is committed at once, in bytes.
+    pub batch_bytes: u64,
     /// TLS of the API; none: in the clear, on loopback.
     pub tls: Option<TlsPaths>,
     /// Who may call; empty: everybody on loopback.
@@ -184,6 +188,33 @@ impl fmt::Debug for EtcdConfig {
             .field("tls", &self.tls)
             .finish()
     }
+}
+
+impl EtcdConfig {
+    /// How etcd is connected to; `read` gives a file's bytes.
+    ///
+    /// # Errors
+    /// When a certificate cannot be read; the error names it.
+    pub fn options(&self, read: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> io::Result<ConnectOptions> {
+        let mut options = ConnectOptions::new();
+        if let Some((user, password)) = &self.login {
+            options = options.with_user(user, password);
+        }
+        let Some(tls) = &self.tls else { return Ok(options) };
+        let mut config = TlsOptions::new().ca_certificate(Certificate::from_pem(pem(read, &tls.ca)?));
+        if let Some((certificate, key)) = &tls.identity {
+            config = config.identity(Identity::from_pem(pem(read, certificate)?, pem(read, key)?));
+        }
+        if let Some(domain) = &tls.domain {
+            config = config.domain_name(domain);
+        }
+        Ok(options.with_tls(config))
+    }
+}
+
+/// A certificate's or key's bytes.
+fn pem(read: &dyn Fn(&Path) -> io::Result<Vec<u8>>, path: &Path) -> io::Result<Vec<u8>> {
+    read(path).map_err(|error| io::Error::new(error.kind(), format!("`{}`: {error}", path.display())))
 }
 
 /// PEM files for etcd.
@@ -289,6 +320,12 @@ impl Reader<'_> {
             }
             lease.value
         });
+        let batch_mib = file.batch_mib.as_ref().map_or(512, |batch| {
+            if !(1..=65_536).contains(&batch.value) {
+                self.fault(batch.referenced.line(), "batch_mib", "1 to 65536 MiB");
+            }
+            batch.value
+        });
         let environment = file
             .environment
             .as_ref()
@@ -303,6 +340,7 @@ impl Reader<'_> {
             metrics_listen: metrics_listen.map_or(Some(None), |listen| listen.map(Some))?,
             etcd: etcd?,
             lease: Duration::from_secs(lease_seconds),
+            batch_bytes: batch_mib << 20,
             tls: tls.map_or(Some(None), |tls| tls.map(Some))?,
             tokens,
             message_bytes: limits.0,
@@ -573,9 +611,7 @@ impl CoordinatorConfig {
     /// # Errors
     /// When one cannot be read; the error names it.
     pub fn api(&self, read: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> io::Result<ApiConfig> {
-        let pem = |path: &Path| {
-            read(path).map_err(|error| io::Error::new(error.kind(), format!("`{}`: {error}", path.display())))
-        };
+        let pem = |path: &Path| pem(read, path);
         let tls = match &self.tls {
             None => None,
             Some(tls) => Some(Tls {
