@@ -130,10 +130,8 @@ async fn a_broker_that_is_killed_and_comes_back_costs_no_message() {
         }
     }
     assert_eq!(next, count as u64);
-    restarted
-        .expect("the broker was killed while it was read")
-        .await
-        .unwrap();
+    // Unless the broker was killed while it was read, nothing was shown.
+    restarted.unwrap().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -159,7 +159,7 @@ impl Consumer {
     pub(super) fn listen(&self, topic: &str) -> Result<(), KafkaError> {
         // A poll without any time would return after the first log line.
         while self.client.poll(Duration::from_millis(1)).is_some() {}
-        match self.client.context().refused.lock().clone() {
+        match self.client.context().refused.lock().take() {
             Some(reason) => Err(KafkaError::Refused {
                 topic: topic.to_owned(),
                 reason,
