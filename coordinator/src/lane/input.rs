@@ -234,17 +234,23 @@ fn time_ranges(asked: Option<&Asked>) -> Result<VecDeque<Option<(i64, i64)>>, La
 impl TopicInput {
     async fn next(&mut self, state: &State, batch_bytes: u64) -> Result<(Next, Vec<LostRange>), LaneError> {
         let mut lost = Vec::new();
+        let sizing = self.sizing;
+        let weigh = |split: &Split| sizing.bytes(split);
         loop {
-            let sizing = self.sizing;
-            let batch = next_batch(&self.current, &state.covered, batch_bytes, &|split| {
-                sizing.bytes(split)
-            });
-            if !batch.is_empty() {
-                return Ok((Next::Batch(batch), lost));
-            }
-            let Some(range) = self.waiting.pop_front() else {
-                return Ok((Next::Done { open: self.open }, lost));
+            let batch = next_batch(&self.current, &state.covered, batch_bytes, &weigh);
+            let is_full = batch.iter().map(weigh).sum::<u64>() >= batch_bytes / 2;
+            // Small hours share a batch: it costs what one hour costs.
+            let Some(range) = (if is_full { None } else { self.waiting.pop_front() }) else {
+                let next = if batch.is_empty() {
+                    Next::Done { open: self.open }
+                } else {
+                    Next::Batch(batch)
+                };
+                return Ok((next, lost));
             };
+            if batch.is_empty() {
+                self.current.clear();
+            }
             let (range, partitions) = match range {
                 Some((from, to)) => self.client.offsets_for(from, to, now_ms()).await?,
                 None => {
@@ -252,10 +258,10 @@ impl TopicInput {
                     (everything(&partitions), partitions)
                 }
             };
-            self.open |= range.open && !self.waiting.is_empty() || range.open;
-            let plan = plan(&range, &partitions, state, sizing);
-            self.current = plan.0;
-            lost.extend(plan.1);
+            self.open |= range.open;
+            let (splits, more) = plan(&range, &partitions, state, sizing);
+            self.current.extend(splits);
+            lost.extend(more);
         }
     }
 }
