@@ -1,6 +1,6 @@
 //! The command line: what can be asked, and which module answers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -86,6 +86,13 @@ pub(crate) enum Output {
     Table,
     /// For programs.
     Json,
+}
+
+/// The name of an applied pipeline, where what was given is no file: a file has a folder or an extension, a name neither.
+pub(crate) fn name_of(given: &Path) -> Option<&str> {
+    let name = given.to_str()?;
+    let is_name = !name.contains(['/', '.']) && !given.exists();
+    is_name.then_some(name)
 }
 
 /// A pipeline file and what of it can be set from outside.

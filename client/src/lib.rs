@@ -239,6 +239,44 @@ impl Client {
         )
     }
 
+    /// Has everything that is committed read and compared; no fault is the proof. It takes as long as reading does.
+    ///
+    /// # Errors
+    /// When there is no such pipeline, its lake cannot be read, or nobody answers within the deadline.
+    pub async fn verify_pipeline(&self, name: &str) -> Result<v1::VerifyPipelineResponse, ClientError> {
+        let name = name.to_owned();
+        let request = v1::VerifyPipelineRequest { name };
+        call!(self, PipelineServiceClient.verify_pipeline, Repeat::Safe, request)
+    }
+
+    /// Where a pipeline's lake is, and every committed batch of it, in order.
+    ///
+    /// # Errors
+    /// When there is no such pipeline, or nobody answers within the deadline.
+    pub async fn list_batches(&self, name: &str) -> Result<v1::ListBatchesResponse, ClientError> {
+        let mut request = v1::ListBatchesRequest {
+            name: name.to_owned(),
+            page_size: PAGE,
+            page_token: String::new(),
+        };
+        let mut all = v1::ListBatchesResponse::default();
+        loop {
+            let page = call!(
+                self,
+                PipelineServiceClient.list_batches,
+                Repeat::Safe,
+                request.clone()
+            )?;
+            let batches = std::mem::take(&mut all.batches);
+            request.page_token.clone_from(&page.next_page_token);
+            all = page;
+            all.batches.splice(0..0, batches);
+            if request.page_token.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
     /// Deletes a pipeline. Not repeated once it may have arrived: the second answer would be another.
     ///
     /// # Errors

@@ -4,12 +4,17 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::json::ArrayWriter;
 use datafusion::arrow::util::pretty::pretty_format_batches;
+use millrace_coordinator::commit::committed;
+use millrace_coordinator::query::{query, query_of};
+use millrace_proto::ids::BatchId;
 
-use crate::cli::Output;
+use crate::cli::{Output, name_of};
 use crate::lakes;
 use crate::output::{self, Exit};
+use crate::reach::Reach;
 
 /// Arguments of `query`.
 #[derive(Debug, Args)]
@@ -24,16 +29,38 @@ pub(crate) struct Query {
         conflicts_with = "pipeline"
     )]
     lake: String,
-    /// A pipeline file whose lake is meant.
-    #[arg(long, value_name = "FILE")]
+    /// A pipeline whose lake is meant: a file; its name where a cluster runs it.
+    #[arg(long, value_name = "PIPELINE")]
     pipeline: Option<PathBuf>,
+    #[command(flatten)]
+    reach: Reach,
     /// How rows are printed.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
 
 impl Query {
-    pub(crate) fn execute(self) -> Result<Exit> {
+    fn found(&self) -> Result<Vec<RecordBatch>> {
+        let cores = lakes::cores();
+        if let Some(name) = self.pipeline.as_deref().and_then(name_of) {
+            let known = self
+                .reach
+                .with(async |client| Ok(client.list_batches(name).await?))?;
+            let given = |text: String| (!text.is_empty()).then_some(text);
+            let lake = lakes::lake(
+                &known.lake_url,
+                given(known.lake_endpoint),
+                given(known.lake_region),
+            )?;
+            return lakes::runtime(cores)?.block_on(async {
+                let mut manifests = Vec::with_capacity(known.batches.len());
+                for batch in known.batches {
+                    let id = BatchId::try_from(batch.batch_id)?;
+                    manifests.push(committed(&lake, &id, &batch.manifest_digest).await?);
+                }
+                Ok(query_of(&lake, &manifests, &self.sql, cores).await?)
+            });
+        }
         let lake = match &self.pipeline {
             Some(file) => {
                 let lake = lakes::pipeline(file)?.lake;
@@ -41,9 +68,11 @@ impl Query {
             }
             None => lakes::lake(&self.lake, None, None)?,
         };
-        let cores = lakes::cores();
-        let found = millrace_coordinator::query::query(&lake, &self.sql, cores);
-        let batches = lakes::runtime(cores)?.block_on(found)?;
+        Ok(lakes::runtime(cores)?.block_on(query(&lake, &self.sql, cores))?)
+    }
+
+    pub(crate) fn execute(self) -> Result<Exit> {
+        let batches = self.found()?;
         match self.output {
             Output::Table => output::result(&pretty_format_batches(&batches)?.to_string())?,
             Output::Json => {

@@ -45,6 +45,13 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
+    /// For calls that take as long as reading a lake does: an hour at least.
+    #[must_use]
+    pub(crate) fn patient(mut self) -> Self {
+        self.timeout = self.timeout.max(3600);
+        self
+    }
+
     /// Connects, and does something with the connection.
     pub(crate) fn with<T, A>(&self, what: impl FnOnce(Client) -> A) -> Result<T>
     where

@@ -1,18 +1,28 @@
 //! `millrace verify`: proof from what is stored.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Args;
 use millrace_coordinator::verify::{Verdict, verify};
+use millrace_proto::manifest::SplitCounts;
 
-use crate::cli::{Output, PipelineFile};
+use crate::cli::{Output, PipelineFile, name_of};
 use crate::lakes;
 use crate::output::{self, Exit, bytes, grouped};
+use crate::reach::Reach;
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
+    /// A pipeline file; its name where a cluster runs it.
+    #[arg(value_name = "PIPELINE")]
+    pipeline: PathBuf,
+    /// Where the file's lake is, instead of its `lake.url`: a folder or `s3://bucket/prefix`.
+    #[arg(long, value_name = "URL")]
+    lake: Option<String>,
     #[command(flatten)]
-    pipeline: PipelineFile,
+    reach: Reach,
     /// How the verdict is printed.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -20,8 +30,17 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn execute(self) -> Result<Exit> {
-        let opened = lakes::open(&self.pipeline)?;
-        let verdict = lakes::runtime(lakes::cores())?.block_on(verify(&opened.lake, &opened.pipeline))?;
+        let verdict = match name_of(&self.pipeline) {
+            Some(name) => of_cluster(self.reach.patient(), name)?,
+            None => {
+                let opened = lakes::open(&PipelineFile {
+                    file: self.pipeline,
+                    lake: self.lake,
+                    environment: None,
+                })?;
+                lakes::runtime(lakes::cores())?.block_on(verify(&opened.lake, &opened.pipeline))?
+            }
+        };
         match self.output {
             Output::Json => output::result(&serde_json::to_string(&verdict)?)?,
             Output::Table => output::result(&text(&verdict))?,
@@ -32,6 +51,27 @@ impl Verify {
             Exit::Failed
         })
     }
+}
+
+fn of_cluster(reach: Reach, name: &str) -> Result<Verdict> {
+    let found = reach.with(async |client| Ok(client.verify_pipeline(name).await?))?;
+    let events = found.events.unwrap_or_default();
+    Ok(Verdict {
+        batches: found.batches,
+        objects: found.objects,
+        bytes: found.bytes,
+        keys: found.keys,
+        events: SplitCounts {
+            read: events.read,
+            written: events.written,
+            duplicates: events.duplicates,
+            quarantined: events.quarantined,
+            late: events.late,
+            ..SplitCounts::default()
+        },
+        leftovers: found.leftovers,
+        faults: found.faults,
+    })
 }
 
 fn text(verdict: &Verdict) -> String {

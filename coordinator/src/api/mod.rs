@@ -20,6 +20,7 @@ mod hours;
 mod jobs;
 mod pages;
 mod pipelines;
+mod proof;
 mod quarantine;
 mod rate;
 mod refusals;

@@ -106,6 +106,20 @@ impl PipelineService for Pipelines {
         let faults = checked.err().unwrap_or_default();
         Ok(Response::new(v1::CheckPipelineResponse { faults }))
     }
+
+    async fn verify_pipeline(
+        &self,
+        request: Request<v1::VerifyPipelineRequest>,
+    ) -> Result<Response<v1::VerifyPipelineResponse>, Status> {
+        self.0.verify(&request.into_inner().name).await.map(Response::new)
+    }
+
+    async fn list_batches(
+        &self,
+        request: Request<v1::ListBatchesRequest>,
+    ) -> Result<Response<v1::ListBatchesResponse>, Status> {
+        self.0.batches(request.into_inner()).await.map(Response::new)
+    }
 }
 
 impl Shared {
