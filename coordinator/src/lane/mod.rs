@@ -7,8 +7,9 @@
 //! |------------------------------------------|-----------------------------------------------------------------------|
 //! | it begins                               | opens the ledger, then finishes the batches that were interrupted      |
 //! | several jobs are active                 | takes a batch of each in turn; a `follow` job whose time has come first |
-//! | an attempt fails                        | tries the same positions again, four times, with growing pauses        |
-//! | it still fails, or its job is cancelled | gives the batch up: its positions are free again                        |
+//! | an attempt fails                        | tries the same positions again, with growing pauses, for half a minute |
+//! | the brokers do not answer               | asks again, for as long as it takes                                     |
+//! | it still fails, or its job is cancelled | gives the batch up, unless its manifest is there: its positions are free |
 //! | the leadership is lost                  | is dropped where it stands: the ledger refuses it from then on          |
 
 mod input;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_pipeline::codec::Workplace;
-use millrace_proto::ids::{IdError, PipelineName};
+use millrace_proto::ids::{BatchId, IdError, PipelineName};
 use millrace_proto::v1;
 use tokio::sync::watch;
 
@@ -119,6 +120,15 @@ pub enum LaneError {
     /// A name that is none; it points at a bug.
     #[error(transparent)]
     Id(#[from] IdError),
+    /// Nobody can say whether a batch is published; the next lane finds out.
+    #[error("whether batch {batch} is published is not known")]
+    Unsettled {
+        /// The batch.
+        batch: BatchId,
+        /// Why not.
+        #[source]
+        source: RunError,
+    },
     /// What a job asks for does not fit its pipeline.
     #[error("{0}")]
     Input(String),
@@ -128,10 +138,25 @@ impl LaneError {
     /// Whether it is the whole lane's, not one job's: we may not or cannot write.
     fn is_fatal(&self) -> bool {
         match self {
-            Self::Ledger(_) => true,
+            Self::Ledger(_) | Self::Unsettled { .. } => true,
             Self::Registry(error) => error.is_retryable() || matches!(error, RegistryError::NotLeader { .. }),
             Self::Run(error) => matches!(error, RunError::Ledger(_)),
             Self::Committed(_) | Self::Engine(_) | Self::Topic(_) | Self::Id(_) | Self::Input(_) => false,
+        }
+    }
+
+    /// Whether waiting helps: brokers come back.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Topic(error) => error.is_retryable(),
+            Self::Ledger(_)
+            | Self::Registry(_)
+            | Self::Run(_)
+            | Self::Committed(_)
+            | Self::Engine(_)
+            | Self::Id(_)
+            | Self::Unsettled { .. }
+            | Self::Input(_) => false,
         }
     }
 

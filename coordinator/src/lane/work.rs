@@ -17,23 +17,28 @@ use tokio::sync::watch;
 use super::input::{Input, Next, SharedPipeline};
 use super::{ActiveJobs, LaneError, Tools};
 use crate::applied;
+use crate::commit::CommitError;
 use crate::engine::EngineError;
 use crate::engine::embedded::Embedded;
-use crate::job::{Progress, RunOptions, Runner};
+use crate::job::{Progress, RunError, RunOptions, Runner};
 use crate::lake::Lake;
 use crate::ledger::etcd::EtcdLedger;
 use crate::ledger::{Batch, Entry, Ledger, LostRange};
-use crate::lifecycle::{Batches, CommittedBatch};
+use crate::lifecycle::{Batches, CommittedBatch, Moment};
 use crate::query::manifests_of;
 use crate::registry::RegistryError;
 use crate::split::deal;
 
 /// Attempts of one batch in a row before its job fails.
-const ATTEMPTS_MAX: u32 = 4;
+const ATTEMPTS_MAX: u32 = 8;
 /// Pause after the first failed attempt; doubles.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Memory for keys while quarantine is read again, in bytes.
 const REDRIVE_BYTES: usize = 256 << 20;
+/// Longest pause.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Pause before brokers that did not answer are asked again.
+const BROKER_PAUSE: Duration = Duration::from_secs(1);
 /// How much larger records are than the files that they become, about.
 const PACKED_RATIO: u64 = 8;
 /// Bytes of a batch of a backfill while a `follow` job shares the lane.
@@ -166,6 +171,10 @@ impl Lane {
                 Ok(None) => return Ok(Some(Duration::ZERO)),
                 Ok(Some(wait)) => pause = Some(pause.map_or(wait, |pause| pause.min(wait))),
                 Err(error) if error.is_fatal() => return Err(error),
+                Err(error) if error.is_passing() => {
+                    tracing::warn!(job = id, error = error.text(), "the brokers are asked again");
+                    pause = Some(pause.map_or(BROKER_PAUSE, |pause| pause.min(BROKER_PAUSE)));
+                }
                 Err(error) => {
                     self.fail(&id, &error).await?;
                     return Ok(Some(Duration::ZERO));
@@ -191,6 +200,9 @@ impl Lane {
             match self.admit(job).await {
                 Ok(()) => {}
                 Err(error) if error.is_fatal() => return Err(error),
+                Err(error) if error.is_passing() => {
+                    tracing::warn!(job = id, error = error.text(), "the job waits for its brokers");
+                }
                 Err(error) => self.fail(&id, &error).await?,
             }
         }
@@ -258,6 +270,7 @@ impl Lane {
         let tools = &self.tools;
         let ledger =
             EtcdLedger::open(&tools.etcd, &tools.prefix, &self.name, &tools.lead, lake.clone()).await?;
+        (tools.hook)(Moment::Opened);
         if pipeline.dedup.is_some() {
             let manifests = manifests_of(&lake, ledger.state()).await?;
             self.keys = manifests.into_iter().flat_map(|manifest| manifest.keys).collect();
@@ -460,7 +473,7 @@ impl Lane {
                 Ok(reports) => {
                     self.tools.metrics.phase("run", began.elapsed());
                     let (id, began) = (JobId::try_from(job.job_id.clone())?, Instant::now());
-                    let committed = batches.publish(&id, batch, attempt, splits, reports).await?;
+                    let committed = publish(batches, &id, batch, attempt, splits, reports).await?;
                     self.tools.metrics.phase("publish", began.elapsed());
                     return Ok(committed);
                 }
@@ -471,7 +484,7 @@ impl Lane {
                     let text = LaneError::from(error).text();
                     tracing::warn!(job = job.job_id, batch = %batch, attempt = %attempt, error = text, "an attempt failed");
                     tokio::time::sleep(pause).await;
-                    (pause, tries) = (pause * 2, tries + 1);
+                    (pause, tries) = ((pause * 2).min(RETRY_PAUSE_MAX), tries + 1);
                     attempt = batches.start(batch).await?;
                 }
             }
@@ -528,8 +541,25 @@ impl Lane {
         std::future::pending().await
     }
 
-    /// Drops a batch: whatever of it is not committed by now never will be.
+    /// Drops a batch: whatever of it is not committed by now never will be. A batch whose manifest is there, put by a call
+    /// that never answered, is committed: readers of the lake may have seen it.
     async fn give_up(&mut self, batch: &BatchId) -> Result<(), LaneError> {
+        let known = self
+            .batches
+            .as_ref()
+            .and_then(|batches| batches.ledger.state().batches.get(batch))
+            .map(|batch| (batch.job.clone(), batch.splits.clone()));
+        let (Some(batches), Some((job, splits))) = (&mut self.batches, known) else {
+            return Ok(());
+        };
+        let adopted = batches.adopt(batch, &splits).await;
+        let unsettled = |source| LaneError::Unsettled {
+            batch: batch.clone(),
+            source,
+        };
+        if let Some(committed) = adopted.map_err(unsettled)? {
+            return self.committed(job.as_str(), committed).await;
+        }
         if let Some(batches) = &mut self.batches {
             let epoch = batches.ledger.epoch();
             let batch = batch.clone();
@@ -601,6 +631,7 @@ impl Lane {
             .update_job(&self.tools.lead, job, update)
             .await?;
         self.mirror(job, &manifest.splits).await;
+        (self.tools.hook)(Moment::Finished);
         Ok(())
     }
 
@@ -684,6 +715,36 @@ fn error_text(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Publishes what an attempt wrote. A store that does not answer is asked again: the work is done already, and a manifest
+/// that was put by a call without an answer is found.
+async fn publish(
+    batches: &mut Batches,
+    job: &JobId,
+    batch: &BatchId,
+    attempt: Attempt,
+    splits: &[Split],
+    reports: Vec<TaskReport>,
+) -> Result<CommittedBatch, LaneError> {
+    let mut pause = RETRY_PAUSE;
+    for _ in 1..ATTEMPTS_MAX {
+        match batches
+            .publish(job, batch, attempt, splits, reports.clone())
+            .await
+        {
+            Err(RunError::Commit {
+                source: CommitError::Lake(source),
+                ..
+            }) => {
+                tracing::warn!(%job, %batch, %attempt, error = crate::verify::chain(&source), "publishing is tried again");
+            }
+            published => return Ok(published?),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_PAUSE_MAX);
+    }
+    Ok(batches.publish(job, batch, attempt, splits, reports).await?)
 }
 
 fn environment(job: &v1::Job) -> Option<String> {
