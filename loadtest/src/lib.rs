@@ -11,7 +11,9 @@
 //! Nothing here uses the data path's code: a fault there must not be able to hide itself.
 
 pub mod check;
+pub mod fetch;
 pub mod generate;
 pub mod lake;
 pub mod ledger;
+pub mod proxy;
 pub mod sums;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use millrace_loadtest::check::check;
+use millrace_loadtest::fetch::{Access, fetch};
 use millrace_loadtest::generate::files::{Compress, Output, generate};
 use millrace_loadtest::generate::plan::Recipe;
 use millrace_loadtest::generate::topic::{TopicOutput, send};
@@ -32,9 +33,9 @@ enum Command {
         /// Folder that `generate` wrote to.
         #[arg(long)]
         ledger: PathBuf,
-        /// The lake.
+        /// The lake: a folder, or `s3://bucket/prefix` with the usual `AWS_*` variables.
         #[arg(long)]
-        lake: PathBuf,
+        lake: String,
     },
     /// Prints rows and the sum of event ids by date, hour and source, one JSON object a line.
     Sums {
@@ -43,7 +44,7 @@ enum Command {
         ledger: Option<PathBuf>,
         /// What a lake holds.
         #[arg(long)]
-        lake: Option<PathBuf>,
+        lake: Option<String>,
     },
 }
 
@@ -194,8 +195,9 @@ fn report(sent: &Sent, data: &str, began: Instant) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_check(ledger: &Path, lake: &Path) -> Result<ExitCode> {
-    let verdict = check(ledger, lake)?;
+fn run_check(ledger: &Path, lake: &str) -> Result<ExitCode> {
+    let lake = fetch(lake, &Access::default())?;
+    let verdict = check(ledger, lake.folder())?;
     print_json(&serde_json::to_value(&verdict)?)?;
     Ok(if verdict.ok {
         ExitCode::SUCCESS
@@ -204,10 +206,10 @@ fn run_check(ledger: &Path, lake: &Path) -> Result<ExitCode> {
     })
 }
 
-fn run_sums(ledger: Option<&Path>, lake: Option<&Path>) -> Result<ExitCode> {
+fn run_sums(ledger: Option<&Path>, lake: Option<&str>) -> Result<ExitCode> {
     let sums = match (ledger, lake) {
         (Some(folder), _) => sums::of_ledger(&Ledger::open(folder)?)?,
-        (None, Some(folder)) => sums::of_lake(&Lake::open(folder)?)?,
+        (None, Some(lake)) => sums::of_lake(&Lake::open(fetch(lake, &Access::default())?.folder())?)?,
         (None, None) => bail!("give --ledger or --lake"),
     };
     for (partition, sum) in sums {

@@ -1,0 +1,227 @@
+//! An S3 store that misbehaves on purpose: a proxy on loopback that answers wrongly, late or not at all.
+//!
+//! In: calls of HTTP/1.1 with a content length, as S3 clients make them. Out: the store's own answers, but for every nth call.
+//!
+//! | fault         | the store                                  | the caller                                  |
+//! |---------------|---------------------------------------------|---------------------------------------------|
+//! | `Unavailable` | hears nothing                               | is told 503 and to slow down                |
+//! | `Silent`      | does as it was asked                        | hears nothing: the connection ends          |
+//! | `Slow`        | hears of it half a second later             | waits so long                               |
+//!
+//! Signatures stay good: they cover the `Host` that the caller used, and that is passed on. One call a connection: how
+//! bodies are framed need not be understood then.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+const DELAY: Duration = Duration::from_millis(500);
+const SLOW_DOWN: &str =
+    "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// 503.
+    Unavailable,
+    /// Done, but never answered.
+    Silent,
+    /// Late.
+    Slow,
+}
+
+struct State {
+    store: SocketAddr,
+    plan: Mutex<(Fault, u64)>,
+    calls: AtomicU64,
+    fired: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// A proxy; it ends when dropped.
+pub struct Proxy {
+    state: Arc<State>,
+    address: SocketAddr,
+}
+
+impl Proxy {
+    /// Listens before the store at `http://host:port`, without faults at first.
+    ///
+    /// # Errors
+    /// When the address is none or no socket is to be had.
+    pub fn start(store: &str) -> io::Result<Self> {
+        let store = store.trim_start_matches("http://").trim_end_matches('/');
+        let store = store.parse().map_err(io::Error::other)?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(State {
+            store,
+            plan: Mutex::new((Fault::None, 1)),
+            calls: AtomicU64::new(0),
+            fired: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        });
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for caller in listener.incoming() {
+                if shared.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let state = Arc::clone(&shared);
+                // A caller that hangs up has what it wants.
+                std::thread::spawn(move || caller.and_then(|caller| state.serve(caller)).ok());
+            }
+        });
+        Ok(Self { state, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// From now on every `every`th call meets this fault.
+    pub fn set(&self, fault: Fault, every: u64) {
+        *self.state.plan.lock() = (fault, every.max(1));
+    }
+
+    /// Calls that met a fault.
+    #[must_use]
+    pub fn fired(&self) -> u64 {
+        self.state.fired.load(Ordering::Relaxed)
+    }
+
+    /// All calls.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.state.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.state.stop.store(true, Ordering::Relaxed);
+        // Wakes the listener, which then ends.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl State {
+    fn fault(&self) -> Fault {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let (fault, every) = *self.plan.lock();
+        if fault == Fault::None || !call.is_multiple_of(every) {
+            return Fault::None;
+        }
+        self.fired.fetch_add(1, Ordering::Relaxed);
+        fault
+    }
+
+    fn serve(&self, caller: TcpStream) -> io::Result<()> {
+        let mut reader = BufReader::new(caller.try_clone()?);
+        let (head, length) = head(&mut reader)?;
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let fault = self.fault();
+        let mut caller = caller;
+        match fault {
+            Fault::Unavailable => {
+                let length = SLOW_DOWN.len();
+                return write!(
+                    caller,
+                    "HTTP/1.1 503 Service Unavailable\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{SLOW_DOWN}"
+                );
+            }
+            Fault::Slow => std::thread::sleep(DELAY),
+            Fault::None | Fault::Silent => {}
+        }
+        let mut store = TcpStream::connect(self.store)?;
+        store.write_all(&head)?;
+        store.write_all(&body)?;
+        if fault == Fault::Silent {
+            io::copy(&mut store, &mut io::sink())?;
+            return Ok(());
+        }
+        io::copy(&mut store, &mut caller)?;
+        Ok(())
+    }
+}
+
+/// A call's head as the store is to see it, and how long its body is.
+fn head(reader: &mut impl BufRead) -> io::Result<(Vec<u8>, usize)> {
+    let (mut head, mut length) = (Vec::new(), 0);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let (name, value) = line.split_once(':').unwrap_or((&line, ""));
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+        if line == "\r\n" {
+            head.extend_from_slice(b"Connection: close\r\n\r\n");
+            return Ok((head, length));
+        }
+        if !name.eq_ignore_ascii_case("connection") {
+            head.extend_from_slice(line.as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store that says `done` to everything.
+    fn store() -> (SocketAddr, Arc<AtomicU64>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, served) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
+        let count = Arc::clone(&served);
+        std::thread::spawn(move || {
+            for caller in listener.incoming() {
+                let mut caller = caller.unwrap();
+                let (_, length) = head(&mut BufReader::new(caller.try_clone().unwrap())).unwrap();
+                assert!(length < 100);
+                count.fetch_add(1, Ordering::SeqCst);
+                caller
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ndone")
+                    .unwrap();
+            }
+        });
+        (address, served)
+    }
+
+    fn call(proxy: &Proxy) -> String {
+        let mut socket = TcpStream::connect(proxy.address).unwrap();
+        socket
+            .write_all(b"PUT /x HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\nhi")
+            .unwrap();
+        let mut answer = String::new();
+        // A connection that is cut is an answer too: an empty one.
+        let _ = socket.read_to_string(&mut answer);
+        answer
+    }
+
+    #[test]
+    fn every_second_call_meets_the_fault_and_a_silent_store_has_done_what_it_was_asked() {
+        let (address, served) = store();
+        let proxy = Proxy::start(&format!("http://{address}")).unwrap();
+        assert!(call(&proxy).ends_with("done"));
+        proxy.set(Fault::Unavailable, 1);
+        assert!(call(&proxy).starts_with("HTTP/1.1 503"));
+        assert_eq!(served.load(Ordering::SeqCst), 1);
+        proxy.set(Fault::Silent, 2);
+        let answers = [call(&proxy), call(&proxy)];
+        assert_eq!(answers.iter().filter(|answer| answer.is_empty()).count(), 1);
+        assert_eq!(served.load(Ordering::SeqCst), 3);
+        assert_eq!((proxy.calls(), proxy.fired()), (4, 2));
+    }
+}
