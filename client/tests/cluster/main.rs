@@ -1,0 +1,16 @@
+//! The cluster as its users and its faults meet it: real coordinators and workers, real etcd, MinIO and Kafka.
+//!
+//! Every story ends with the same two judgements: the generator's ledger against lake and quarantine by set equality, and
+//! `millrace verify`. A story of a fault asserts that its fault happened.
+#![expect(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "clippy excepts test functions only, not what they share"
+)]
+
+mod inputs;
+mod leaders;
+mod sandbox;
+mod services;
+mod workers;

@@ -1,0 +1,501 @@
+//! A cluster of real processes in a folder: etcd, MinIO and Kafka by `deploy/local`, coordinators and workers of our binary.
+//!
+//! Stories run one after another: each has the machine for itself, and processes of its own on free ports. Whatever a
+//! sandbox started is gone when it is dropped, by process id.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use millrace_loadtest::check::{Verdict, check};
+use millrace_loadtest::fetch::{Access, fetch};
+use millrace_loadtest::generate::files::{Compress, Output as Files, generate};
+use millrace_loadtest::generate::plan::Recipe;
+use millrace_loadtest::generate::topic::{TopicOutput, send};
+use millrace_loadtest::ledger::Sent;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything may take before a story gives up on it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+const HASH_KEY: &str = "a-key-for-tests-only";
+/// Batches are small, so that every job has several.
+const BATCH_MIB: u64 = 2;
+
+/// One story at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+pub(crate) struct Sandbox {
+    processes: BTreeMap<String, Process>,
+    services: Vec<&'static str>,
+    folder: TempDir,
+    s3: String,
+    _turn: MutexGuard<'static, ()>,
+}
+
+struct Process {
+    child: Child,
+    api: Option<u16>,
+}
+
+impl Sandbox {
+    /// Services for a story: MinIO, so many members of etcd, so many brokers.
+    pub(crate) fn start(etcd: u8, brokers: u8) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("s3/data/millrace")).unwrap();
+        let mut sandbox = Self {
+            processes: BTreeMap::new(),
+            services: Vec::new(),
+            folder,
+            s3: String::new(),
+            _turn: turn,
+        };
+        sandbox.service("s3", &["start"]);
+        sandbox.service("etcd", &["start", "--nodes", &etcd.to_string()]);
+        if brokers > 0 {
+            sandbox.service("kafka", &["start", "--nodes", &brokers.to_string()]);
+        }
+        sandbox.s3 = sandbox.text("s3/endpoint");
+        sandbox
+    }
+
+    /// The same with one member of etcd, without brokers, with this many coordinators and workers of one slot.
+    pub(crate) fn cluster(coordinators: u8, workers: u8) -> Self {
+        Self::start(1, 0).with(coordinators, workers)
+    }
+
+    /// Adds coordinators and workers, the first coordinator leading.
+    pub(crate) fn with(mut self, coordinators: u8, workers: u8) -> Self {
+        for i in 1..=coordinators {
+            self.coordinator(&format!("coordinator-{i}"), &[]);
+        }
+        for i in 1..=workers {
+            self.worker(&format!("worker-{i}"), &[]);
+        }
+        self.until("every worker has joined", |sandbox| {
+            let cluster = sandbox.try_json(&["cluster", "show"])?;
+            (cluster["workers"].as_array()?.len() == usize::from(workers)).then_some(())
+        });
+        self
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(self.path(name)).unwrap();
+        text.trim().to_owned()
+    }
+
+    /// Runs a script of `deploy/local` for a service in this sandbox.
+    pub(crate) fn service(&mut self, name: &'static str, arguments: &[&str]) {
+        if arguments[0] == "start" && !self.services.contains(&name) {
+            self.services.push(name);
+        }
+        assert!(self.script(name, arguments), "{name}.sh {arguments:?}");
+    }
+
+    fn script(&self, name: &str, arguments: &[&str]) -> bool {
+        let mut script = Command::new(root().join("deploy/local").join(format!("{name}.sh")));
+        script.args(arguments).arg("--dir").arg(self.path(name));
+        script
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        script.status().unwrap().success()
+    }
+
+    /// Where MinIO answers.
+    pub(crate) fn s3(&self) -> &str {
+        &self.s3
+    }
+
+    /// What coordinators, workers and commands use from here on as S3: a proxy before MinIO.
+    pub(crate) fn set_s3(&mut self, endpoint: &str) {
+        endpoint.clone_into(&mut self.s3);
+    }
+
+    pub(crate) fn kafka(&self) -> String {
+        self.text("kafka/endpoint")
+    }
+
+    fn etcd(&self) -> String {
+        let endpoints = self.text("etcd/endpoints");
+        format!("{{endpoints: [\"{}\"]}}", endpoints.replace(',', "\", \""))
+    }
+
+    /// Starts a coordinator and waits until it serves.
+    pub(crate) fn coordinator(&mut self, name: &str, variables: &[(&str, &str)]) {
+        let (api, scheduler) = (free_port(), free_port());
+        let config = format!(
+            "name: {name}\nlisten: 127.0.0.1:{api}\nscheduler_listen: 127.0.0.1:{scheduler}\nbatch_mib: {BATCH_MIB}\netcd: {}\n",
+            self.etcd()
+        );
+        self.process("coordinator", name, &config, variables, Some(api));
+        self.until("a coordinator serves", |sandbox| {
+            let client = Command::new(env!("CARGO_BIN_EXE_millrace"))
+                .args([
+                    "cluster",
+                    "show",
+                    "--output",
+                    "json",
+                    "--timeout",
+                    "2",
+                    "--coordinators",
+                ])
+                .arg(format!("127.0.0.1:{api}"))
+                .output()
+                .unwrap();
+            let _ = sandbox;
+            client.status.success().then_some(())
+        });
+    }
+
+    /// Starts a worker of one slot.
+    pub(crate) fn worker(&mut self, name: &str, variables: &[(&str, &str)]) {
+        let config = format!(
+            "name: {name}\nslots: 1\nmemory_bytes: {}\ndrain_seconds: 20\nwork_dir: {}\netcd: {}\n",
+            256 << 20,
+            self.path(&format!("{name}.work")).display(),
+            self.etcd()
+        );
+        self.process("worker", name, &config, variables, None);
+    }
+
+    fn process(
+        &mut self,
+        kind: &str,
+        name: &str,
+        config: &str,
+        variables: &[(&str, &str)],
+        api: Option<u16>,
+    ) {
+        let file = self.path(&format!("{name}.yaml"));
+        std::fs::write(&file, config).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path(&format!("{name}.log")))
+            .unwrap();
+        let mut command = self.environment(Command::new(env!("CARGO_BIN_EXE_millrace")));
+        command.args(["--log", "info", kind, "--config"]).arg(file);
+        command.envs(variables.iter().copied());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(log));
+        let child = command.spawn().unwrap();
+        self.processes.insert(name.to_owned(), Process { child, api });
+    }
+
+    fn environment(&self, mut command: Command) -> Command {
+        command
+            .env("MILLRACE_HASH_KEY", HASH_KEY)
+            .env_remove("MILLRACE_ENVIRONMENT")
+            .env_remove("MILLRACE_CRASH_AT")
+            .env("AWS_ENDPOINT_URL", &self.s3)
+            .env("AWS_ACCESS_KEY_ID", "millrace")
+            .env("AWS_SECRET_ACCESS_KEY", "millrace-local-only")
+            .env("AWS_REGION", "us-east-1");
+        command
+    }
+
+    /// Sends a signal: `KILL`, `STOP`, `CONT`, `TERM`.
+    pub(crate) fn signal(&self, name: &str, signal: &str) {
+        let pid = self.processes[name].child.id().to_string();
+        let status = Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
+        assert!(status.success(), "kill -s {signal} {name}");
+    }
+
+    /// Waits until a process has ended; the signal that ended it, if one did.
+    pub(crate) fn ended(&mut self, name: &str) -> Option<i32> {
+        let mut process = self.processes.remove(name).unwrap();
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = process.child.try_wait().unwrap() {
+                return status.signal();
+            }
+            if Instant::now() >= end {
+                process.child.kill().unwrap();
+                process.child.wait().unwrap();
+                panic!("{name} did not end");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Kills a process at once.
+    pub(crate) fn kill(&mut self, name: &str) {
+        self.signal(name, "KILL");
+        assert_eq!(self.ended(name), Some(9));
+    }
+
+    /// `millrace <arguments>` against the coordinators that run.
+    pub(crate) fn millrace(&self, arguments: &[&str]) -> Output {
+        let addresses: Vec<String> = self
+            .processes
+            .values()
+            .filter_map(|process| process.api)
+            .map(|port| format!("127.0.0.1:{port}"))
+            .collect();
+        let mut command = self.environment(Command::new(env!("CARGO_BIN_EXE_millrace")));
+        command
+            .args(arguments)
+            .env("MILLRACE_COORDINATORS", addresses.join(","))
+            .output()
+            .unwrap()
+    }
+
+    /// The same with `--output json`, read; none when it failed.
+    pub(crate) fn try_json(&self, arguments: &[&str]) -> Option<Value> {
+        let output = self.millrace(&[arguments, &["--output", "json"]].concat());
+        output.status.success().then_some(())?;
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// The same, and it must not fail.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.millrace(&[arguments, &["--output", "json"]].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {stderr}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {stderr}"))
+    }
+
+    /// Polls until there is something.
+    pub(crate) fn until<T>(&self, what: &str, found: impl FnMut(&Self) -> Option<T>) -> T {
+        self.within(PATIENCE, what, found)
+    }
+
+    /// The same with a deadline of its own.
+    pub(crate) fn within<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut found: impl FnMut(&Self) -> Option<T>,
+    ) -> T {
+        let end = Instant::now() + patience;
+        loop {
+            if let Some(found) = found(self) {
+                return found;
+            }
+            assert!(Instant::now() < end, "gave up after {patience:?}: {what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The leader's name and epoch.
+    pub(crate) fn leader(&self) -> (String, u64) {
+        self.until("somebody leads", |sandbox| {
+            let cluster = sandbox.try_json(&["cluster", "show"])?;
+            Some((cluster["leader"].as_str()?.to_owned(), cluster["epoch"].as_u64()?))
+        })
+    }
+
+    /// Applies the shop's pipeline under a name, over a source given as YAML; its lake is of the same name.
+    pub(crate) fn apply(&self, name: &str, source: &str) {
+        let example = root().join("client/examples/shop");
+        let text = std::fs::read_to_string(example.join("shop.yaml")).unwrap();
+        let text: Vec<String> = text
+            .lines()
+            .map(|line| match line {
+                "pipeline: shop" => format!("pipeline: {name}"),
+                line if line.starts_with("  files:") => format!("  {source}"),
+                line if line.starts_with("lake:") => format!("lake: {{url: \"s3://millrace/{name}\"}}"),
+                line => line.to_owned(),
+            })
+            .collect();
+        let file = self.path(&format!("{name}-pipeline.yaml"));
+        std::fs::write(&file, text.join("\n")).unwrap();
+        std::fs::copy(example.join("suite.json"), self.path("suite.json")).unwrap();
+        self.json(&["pipeline", "apply", file.to_str().unwrap()]);
+    }
+
+    /// Events as files in S3 below `raw/<name>/`, their ledger in the folder `name`.
+    pub(crate) fn upload(&self, name: &str, events: u64, seed: u64) -> Sent {
+        let recipe = recipe(events, seed);
+        let files = Files {
+            folder: self.path(name),
+            files: 4,
+            compress: Compress::None,
+            threads: 2,
+            overwrite: false,
+        };
+        let sent = generate(&recipe, &files).unwrap();
+        let store = object_store::aws::AmazonS3Builder::new()
+            .with_bucket_name("millrace")
+            .with_endpoint(self.text("s3/endpoint"))
+            .with_allow_http(true)
+            .with_region("us-east-1")
+            .with_access_key_id("millrace")
+            .with_secret_access_key("millrace-local-only")
+            .build()
+            .unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        for entry in std::fs::read_dir(self.path(name).join("events")).unwrap() {
+            let file = entry.unwrap().path();
+            let key = format!("raw/{name}/{}", file.file_name().unwrap().to_str().unwrap());
+            let bytes = std::fs::read(&file).unwrap();
+            let key = object_store::path::Path::from(key);
+            let put = object_store::ObjectStoreExt::put(&store, &key, bytes.into());
+            runtime.block_on(put).unwrap();
+        }
+        sent
+    }
+
+    /// Sends events to the topic `name`, with the ledger in the folder `name`. `rate`: lines a second.
+    pub(crate) fn produce(&self, name: &str, events: u64, seed: u64, rate: Option<u64>) -> Sent {
+        producer(self.path(name), self.kafka(), name, events, seed, rate)
+    }
+
+    /// The same with times from `start_ms` on, spread over so many hours.
+    pub(crate) fn produce_at(&self, name: &str, events: u64, seed: u64, start_ms: u64, hours: f64) -> Sent {
+        let recipe = Recipe {
+            start_ms,
+            hours,
+            ..recipe(events, seed)
+        };
+        send(&recipe, &output(self.path(name), self.kafka(), name, None)).unwrap()
+    }
+
+    /// Submits a job; its id.
+    pub(crate) fn submit(&self, pipeline: &str, more: &[&str]) -> String {
+        let job = self.json(&[&["job", "submit", pipeline], more].concat());
+        job["job"].as_str().unwrap().to_owned()
+    }
+
+    /// A job as it is.
+    pub(crate) fn job(&self, id: &str) -> Value {
+        self.until("a job is told", |sandbox| sandbox.try_json(&["job", "show", id]))
+    }
+
+    /// Waits until a job is done, and it must succeed.
+    pub(crate) fn done(&self, id: &str) -> Value {
+        let job = self.until(&format!("{id} ends"), |sandbox| {
+            let job = sandbox.try_json(&["job", "show", id])?;
+            let ended = !matches!(job["state"].as_str()?, "pending" | "running");
+            ended.then_some(job)
+        });
+        assert_eq!(job["state"], "succeeded", "{job}");
+        job
+    }
+
+    /// Waits until a job has read so many events.
+    pub(crate) fn has_read(&self, id: &str, events: u64) {
+        self.until(&format!("{id} has read {events} events"), |sandbox| {
+            let job = sandbox.try_json(&["job", "show", id])?;
+            assert_ne!(job["state"], "failed", "{job}");
+            (job["events_read"].as_u64()? >= events).then_some(())
+        });
+    }
+
+    /// The lake of a pipeline against the ledger of what was sent, by set equality; and `verify`.
+    pub(crate) fn judge(&self, pipeline: &str, ledger: &str) {
+        let verdict = self.compare(pipeline, ledger);
+        assert!(verdict.ok, "{}", serde_json::to_string_pretty(&verdict).unwrap());
+        self.verify(pipeline);
+    }
+
+    /// What the generator's ledger says of a pipeline's lake.
+    pub(crate) fn compare(&self, pipeline: &str, ledger: &str) -> Verdict {
+        let access = Access {
+            endpoint: Some(self.text("s3/endpoint")),
+            keys: Some(("millrace".to_owned(), "millrace-local-only".to_owned())),
+        };
+        let lake = fetch(&format!("s3://millrace/{pipeline}"), &access).unwrap();
+        check(&self.path(ledger), lake.folder()).unwrap()
+    }
+
+    /// `millrace verify NAME` finds nothing wrong.
+    pub(crate) fn verify(&self, pipeline: &str) {
+        let verdict = self.json(&["verify", pipeline]);
+        assert_eq!(verdict["faults"].as_array().map(Vec::len), Some(0), "{verdict}");
+    }
+
+    /// How often a process has logged this.
+    pub(crate) fn logged(&self, name: &str, what: &str) -> usize {
+        let log = std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
+        log.lines().filter(|line| line.contains(what)).count()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        for process in self.processes.values_mut() {
+            // A process that has ended already is what we want.
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+        for name in self.services.clone() {
+            self.script(name, &["kill"]);
+        }
+        if std::thread::panicking() {
+            for entry in std::fs::read_dir(self.folder.path())
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let path = entry.path();
+                if path.extension().is_some_and(|extension| extension == "log") {
+                    let log = std::fs::read_to_string(&path).unwrap_or_default();
+                    let lines: Vec<&str> = log.lines().collect();
+                    let last = lines[lines.len().saturating_sub(40)..].join("\n");
+                    eprintln!("--- {}\n{last}", path.display());
+                }
+            }
+        }
+    }
+}
+
+fn recipe(events: u64, seed: u64) -> Recipe {
+    eprintln!("events: {events}, seed: {seed}");
+    Recipe {
+        seed,
+        events,
+        ..Recipe::default()
+    }
+}
+
+/// Sends events to a topic; a thread of its own may do so while a story goes on.
+pub(crate) fn producer(
+    folder: PathBuf,
+    brokers: String,
+    topic: &str,
+    events: u64,
+    seed: u64,
+    rate: Option<u64>,
+) -> Sent {
+    send(&recipe(events, seed), &output(folder, brokers, topic, rate)).unwrap()
+}
+
+fn output(folder: PathBuf, brokers: String, topic: &str, rate: Option<u64>) -> TopicOutput {
+    TopicOutput {
+        folder,
+        brokers,
+        topic: topic.to_owned(),
+        partitions: 4,
+        replication: 1,
+        codec: "lz4".to_owned(),
+        rate,
+        options: Vec::new(),
+        overwrite: false,
+    }
+}
+
+/// The repository's root.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_path_buf()
+}
+
+/// A port that nobody uses now. The system hands the same one out again only after many others.
+fn free_port() -> u16 {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().port()
+}
