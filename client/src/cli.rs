@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::output::{self, Exit};
-use crate::{cluster, jobs, node, pipeline, quarantine, query, run, verify};
+use crate::{cluster, handoff, jobs, node, pipeline, quarantine, query, run, verify};
 
 /// Event streams in; clean, deduplicated, privacy-safe tables out.
 #[derive(Debug, Parser)]
@@ -46,6 +46,9 @@ enum Command {
     /// Rejected events: list them, show one, read them again.
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
+    /// The warehouse: what is loaded and what waits; load, release or discard batches.
+    #[command(subcommand)]
+    Handoff(handoff::Handoff),
     /// The cluster: who leads, who works; drain a worker.
     #[command(subcommand)]
     Cluster(cluster::Cluster),
@@ -68,6 +71,7 @@ impl Cli {
             Command::Coordinator(node) => node.coordinate(),
             Command::Worker(node) => node.work(),
             Command::Job(command) => command.execute(),
+            Command::Handoff(command) => command.execute(),
             Command::Cluster(command) => command.execute(),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::cli::{Output, PipelineFile};
+use crate::handoff;
 use crate::lakes::{self, Opened};
 use crate::output::{self, Exit, bytes, grouped};
 use crate::progress;
@@ -25,6 +26,9 @@ pub(crate) struct Run {
     /// Files, folders, globs or `s3://` prefixes to read instead of the pipeline's own; may be repeated.
     #[arg(long, value_name = "PATH")]
     input: Vec<String>,
+    /// Leave the warehouse alone; a later run, or `millrace handoff load`, loads what is committed.
+    #[arg(long)]
+    no_handoff: bool,
 }
 
 /// What `run` and `quarantine redrive` share.
@@ -75,10 +79,11 @@ impl Run {
             .quality
             .as_ref()
             .map(|quality| quality.minimum_clean);
-        let outcome =
-            lakes::runtime(self.how.threads())?.block_on(watched(opened, options, |runner, progress| {
-                Box::pin(async move { Ok(runner.run(&progress).await?) })
-            }))?;
+        let runtime = lakes::runtime(self.how.threads())?;
+        let place = (Arc::clone(&opened.pipeline), opened.lake.clone());
+        let outcome = runtime.block_on(watched(opened, options, |runner, progress| {
+            Box::pin(async move { Ok(runner.run(&progress).await?) })
+        }))?;
         let summary = Summary {
             name,
             lake,
@@ -86,7 +91,12 @@ impl Run {
             minimum,
             seconds: started.elapsed().as_secs_f64(),
         };
-        summary.print(self.how.output)
+        let exit = summary.print(self.how.output)?;
+        if !self.no_handoff {
+            let (pipeline, lake) = place;
+            runtime.block_on(handoff::load(pipeline, lake))?;
+        }
+        Ok(exit)
     }
 }
 

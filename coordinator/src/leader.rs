@@ -1,4 +1,4 @@
-//! What a coordinator does while it leads: a lane for every pipeline with active jobs.
+//! What a coordinator does while it leads: a lane for every pipeline with active jobs, a handoff for every warehouse.
 //!
 //! In: the registry's active jobs, watched. Out: lanes, begun when a pipeline gets a job, gone a while after its last one
 //! ended, begun again when one broke. Ends when the leadership is lost; every lane ends with it.
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::engine::stopped;
+use crate::handoff;
 use crate::lane::{self, ActiveJobs, LaneError, Tools};
 use crate::registry::Retention;
 use crate::registry::state::is_active;
@@ -31,6 +32,9 @@ pub async fn lead(tools: Arc<Tools>, mut stop: watch::Receiver<bool>) {
     let mut lanes: JoinSet<(PipelineName, Result<(), LaneError>)> = JoinSet::new();
     let mut at_work: BTreeSet<PipelineName> = BTreeSet::new();
     let mut prune = tokio::time::interval(PRUNE_EVERY);
+    // Ends with this function, wherever it stands.
+    let mut handoffs = JoinSet::new();
+    handoffs.spawn(handoff::tend(Arc::clone(&tools)));
     loop {
         tokio::select! {
             job = watched.next() => match job {

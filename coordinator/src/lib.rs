@@ -1,7 +1,7 @@
 //! The control plane: what is to be read, by which attempt, and what of it counts.
 //!
 //! Read, decide, act: [`ledger`] holds what happened, [`split`] decides what is next, [`engine`] runs it,
-//! [`commit`] makes it visible. [`job`] is the loop around them for the embedded run; [`verify`] proves
+//! [`commit`] makes it visible, [`handoff`] loads it into the warehouse. [`job`] is the loop around them for the embedded run; [`verify`] proves
 //! from what is stored that nothing was lost or doubled. In a cluster, [`api`] takes requests, [`registry`] keeps
 //! them, [`election`] says who acts on them and [`workers`] who works.
 
@@ -12,6 +12,7 @@ pub mod config;
 pub mod election;
 pub mod engine;
 pub mod etcd;
+pub mod handoff;
 pub mod job;
 pub mod lake;
 pub mod lane;

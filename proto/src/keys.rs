@@ -7,6 +7,7 @@
 //! quality/<batch>-<attempt>-<task>.state
 //! attempts/<batch>-<attempt>.json
 //! manifests/<batch>.json
+//! holds/<batch>.json                            what was decided about a held batch
 //! ledger/<sequence, 12 digits>.json
 //! ledger/head.json
 //! ledger/owner.json                              a cluster's ledger is in etcd: this tells which
@@ -78,6 +79,15 @@ pub fn attempt(batch: &BatchId, attempt: Attempt) -> String {
 #[must_use]
 pub fn manifest(batch: &BatchId) -> String {
     format!("manifests/{batch}.json")
+}
+
+/// The folder of decisions about held batches.
+pub const HOLDS: &str = "holds";
+
+/// Key of the decision about a held batch.
+#[must_use]
+pub fn hold(batch: &BatchId) -> String {
+    format!("{HOLDS}/{batch}.json")
 }
 
 /// Key of the ledger's `sequence`-th entry.

@@ -24,7 +24,7 @@ mod snapshot;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etcd_client::{Compare, CompareOp, KeyValue, TxnOp};
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, SortOrder, SortTarget, TxnOp};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use millrace_proto::ids::PipelineName;
@@ -186,6 +186,21 @@ impl EtcdLedger {
         spill: &Lake,
     ) -> Result<State, LedgerError> {
         Ok(read::read(etcd, &folder(prefix, pipeline), spill).await?.state)
+    }
+
+    /// The revision of the last change to a pipeline's ledger: another one says that [`Self::read`] may give more. One
+    /// small read.
+    ///
+    /// # Errors
+    /// When etcd fails.
+    pub async fn revision(etcd: &Etcd, prefix: &str, pipeline: &PipelineName) -> Result<i64, EtcdError> {
+        let newest = GetOptions::new()
+            .with_prefix()
+            .with_sort(SortTarget::Mod, SortOrder::Descend)
+            .with_limit(1)
+            .with_keys_only();
+        let found = etcd.get(&folder(prefix, pipeline), Some(newest)).await?;
+        Ok(found.kvs().first().map_or(0, KeyValue::mod_revision))
     }
 
     async fn put(&mut self, entries: Vec<Entry>) -> Result<(), LedgerError> {

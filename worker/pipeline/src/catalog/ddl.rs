@@ -25,24 +25,76 @@ use super::identifier::{identifier, literal, qualified};
 use super::masking;
 use crate::spec::model::{Column, ColumnType, PartitionLevel, Pipeline, Warehouse};
 
+/// A column of the warehouse's table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableColumn {
+    /// Its name, unquoted.
+    pub name: String,
+    /// Its type, as the statements name it.
+    pub kind: String,
+    /// Whether it is `NOT NULL`.
+    pub not_null: bool,
+}
+
+impl TableColumn {
+    /// `name type NOT NULL`, as `CREATE TABLE` takes it.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        format!(
+            "{} {}{}",
+            identifier(&self.name),
+            self.kind,
+            not_null(self.not_null)
+        )
+    }
+}
+
+/// The columns of the table in PostgreSQL, in the order of the data files.
+#[must_use]
+pub fn postgres_columns(pipeline: &Pipeline) -> Vec<TableColumn> {
+    table_columns(pipeline, &postgres_type, &|level| match level {
+        PartitionLevel::Date => "date",
+        PartitionLevel::Hour => "integer",
+        PartitionLevel::Source => "text",
+    })
+}
+
+/// The columns of the table in Redshift, in the order of the data files.
+#[must_use]
+pub fn redshift_columns(pipeline: &Pipeline) -> Vec<TableColumn> {
+    table_columns(pipeline, &redshift_type, &|level| match level {
+        PartitionLevel::Date => "DATE",
+        PartitionLevel::Hour => "INTEGER",
+        PartitionLevel::Source => "VARCHAR(65535)",
+    })
+}
+
+fn table_columns(
+    pipeline: &Pipeline,
+    kind: &dyn Fn(&ColumnType) -> String,
+    level_kind: &dyn Fn(PartitionLevel) -> &'static str,
+) -> Vec<TableColumn> {
+    let declared = pipeline.columns.iter().map(|column| TableColumn {
+        name: column.name.clone(),
+        kind: kind(&column.kind),
+        not_null: is_not_null(column, pipeline),
+    });
+    let levels = pipeline.partition.by.iter().map(|level| TableColumn {
+        name: partition_column(*level).0.to_owned(),
+        kind: level_kind(*level).to_owned(),
+        not_null: level_is_set(*level),
+    });
+    declared.chain(levels).collect()
+}
+
 /// Statements for PostgreSQL.
 #[must_use]
 pub fn postgres(pipeline: &Pipeline) -> String {
     let table = qualified(table(pipeline));
-    let mut columns: Vec<String> = pipeline
-        .columns
+    let columns: Vec<String> = postgres_columns(pipeline)
         .iter()
-        .map(|column| definition(column, pipeline, &postgres_type(&column.kind), ""))
+        .map(TableColumn::definition)
         .collect();
-    columns.extend(pipeline.partition.by.iter().map(|level| {
-        let (name, _) = partition_column(*level);
-        let kind = match level {
-            PartitionLevel::Date => "date",
-            PartitionLevel::Hour => "integer",
-            PartitionLevel::Source => "text",
-        };
-        format!("{} {kind}{}", identifier(name), not_null(level_is_set(*level)))
-    }));
     let mut sql = format!(
         "CREATE TABLE IF NOT EXISTS {table} (\n    {}\n);\n\n",
         columns.join(",\n    ")
@@ -148,14 +200,17 @@ pub(super) fn partition_column(level: PartitionLevel) -> (&'static str, &'static
 }
 
 /// `schema.table` of the warehouse, or the pipeline's name.
-fn table(pipeline: &Pipeline) -> &str {
+#[must_use]
+pub fn table(pipeline: &Pipeline) -> &str {
     match &pipeline.warehouse {
         Some(Warehouse::Postgres { table, .. } | Warehouse::Redshift { table, .. }) => table,
         None => pipeline.name.as_str(),
     }
 }
 
-fn ledger(pipeline: &Pipeline) -> String {
+/// The load ledger's table, as SQL takes it.
+#[must_use]
+pub fn ledger(pipeline: &Pipeline) -> String {
     match table(pipeline).rsplit_once('.') {
         Some((schema, _)) => format!("{}.millrace_loads", qualified(schema)),
         None => "millrace_loads".to_owned(),
@@ -184,14 +239,17 @@ fn keys(pipeline: &Pipeline) -> (Vec<String>, Option<String>) {
 }
 
 fn definition(column: &Column, pipeline: &Pipeline, kind: &str, encoding: &str) -> String {
-    // The event time is required by the partitioning.
-    let required = column.required || column.name == pipeline.partition.time;
-    let stays = !masking::gives_null(column, &pipeline.privacy);
     format!(
         "{} {kind}{encoding}{}",
         identifier(&column.name),
-        not_null(required && stays)
+        not_null(is_not_null(column, pipeline))
     )
+}
+
+fn is_not_null(column: &Column, pipeline: &Pipeline) -> bool {
+    // The event time is required by the partitioning.
+    let required = column.required || column.name == pipeline.partition.time;
+    required && !masking::gives_null(column, &pipeline.privacy)
 }
 
 fn not_null(is_set: bool) -> &'static str {

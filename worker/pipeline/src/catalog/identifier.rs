@@ -177,7 +177,8 @@ const RESERVED: &[&str] = &[
 ];
 
 /// A column's or table's name as SQL takes it.
-pub(super) fn identifier(name: &str) -> String {
+#[must_use]
+pub fn identifier(name: &str) -> String {
     let mut bytes = name.bytes();
     let starts_plain = bytes
         .next()
@@ -192,12 +193,14 @@ pub(super) fn identifier(name: &str) -> String {
 }
 
 /// `schema.table`, each part as SQL takes it.
-pub(super) fn qualified(table: &str) -> String {
+#[must_use]
+pub fn qualified(table: &str) -> String {
     table.split('.').map(identifier).collect::<Vec<_>>().join(".")
 }
 
 /// A text literal.
-pub(super) fn literal(text: &str) -> String {
+#[must_use]
+pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

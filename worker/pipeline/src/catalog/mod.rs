@@ -9,7 +9,7 @@ pub mod ddl;
 mod dictionary;
 pub mod docs;
 mod html;
-mod identifier;
+pub mod identifier;
 mod masking;
 #[cfg(test)]
 mod real_postgres;

@@ -165,6 +165,19 @@ impl Workplace {
         Ok(Arc::clone(kept.entry(digest).or_insert(prepared)))
     }
 
+    /// A pipeline's lake: its store, and its root there.
+    ///
+    /// # Errors
+    /// When its address is none.
+    pub fn lake(&self, pipeline: &Pipeline) -> Result<(Arc<dyn ObjectStore>, Path), StoreError> {
+        let place = &pipeline.lake;
+        let s3 = self
+            .options
+            .s3
+            .at(place.endpoint.as_deref(), place.region.as_deref());
+        Stores::new(s3).open(&place.url)
+    }
+
     fn prepare_pipeline(
         &self,
         pipeline: Pipeline,
@@ -183,7 +196,7 @@ impl Workplace {
             }
             None => stores,
         };
-        let (lake, root) = at(&pipeline.lake.endpoint, &pipeline.lake.region).open(&pipeline.lake.url)?;
+        let (lake, root) = self.lake(&pipeline)?;
         let local_root = pipeline.lake.url.strip_prefix("file://").map(PathBuf::from);
         let keys = KeyIndex::new(
             Arc::clone(&lake),

@@ -1,0 +1,110 @@
+//! A connection to a warehouse that speaks the PostgreSQL protocol.
+//!
+//! In: the pipeline's connection string. Out: statements by the simple query protocol, which PostgreSQL and Redshift
+//! have alike, and COPY. TLS is used where the server offers it (`sslmode=prefer`, the default), and its certificate is
+//! then checked against the system's authorities; `sslmode=require` insists on TLS.
+
+use std::time::Duration;
+
+use millrace_pipeline::spec::model::Secret;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Config, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::HandoffError;
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence after which the network is asked whether the other side is there.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How long sent bytes may stay unacknowledged.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// An open connection; closed, and its transaction rolled back, when dropped.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Connection {
+    /// Connects.
+    pub(super) async fn open(dsn: &Secret) -> Result<Self, HandoffError> {
+        let mut config: Config = dsn.reveal().parse().map_err(|_| HandoffError::Dsn)?;
+        if config.get_application_name().is_none() {
+            config.application_name("millrace");
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        config
+            .keepalives_idle(KEEPALIVE)
+            .keepalives_interval(KEEPALIVE)
+            .keepalives_retries(3)
+            .tcp_user_timeout(UNACKNOWLEDGED);
+        let (client, connection) =
+            config
+                .connect(tls()?)
+                .await
+                .map_err(|source| match HandoffError::of("let us in", source) {
+                    HandoffError::Connection { source, .. } => HandoffError::Connection {
+                        what: "could not be made",
+                        source,
+                    },
+                    refused => refused,
+                })?;
+        let task = tokio::spawn(async move {
+            // Whoever waits for an answer is told of the error; this is for the log.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to a warehouse ended");
+            }
+        });
+        Ok(Self { client, task })
+    }
+
+    /// Whether it is known to be gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Runs statements; `what` completes "the warehouse refused to".
+    pub(super) async fn run(&self, what: &str, sql: &str) -> Result<(), HandoffError> {
+        let ran = self.client.batch_execute(sql).await;
+        ran.map_err(|error| HandoffError::of(what, error))
+    }
+
+    /// The rows of a query.
+    pub(super) async fn rows(&self, what: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, HandoffError> {
+        let answer = self.client.simple_query(sql).await;
+        let messages = answer.map_err(|error| HandoffError::of(what, error))?;
+        Ok(messages
+            .into_iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(row),
+                _ => None,
+            })
+            .collect())
+    }
+}
+
+fn tls() -> Result<MakeRustlsConnect, HandoffError> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(HandoffError::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}
+
+/// A column of a row; a null is the empty text.
+pub(super) fn field(row: &SimpleQueryRow, at: usize) -> &str {
+    row.try_get(at).ok().flatten().unwrap_or_default()
+}

@@ -1,0 +1,284 @@
+//! Why a load did not happen, and whether trying again can help.
+
+use millrace_proto::ids::BatchId;
+
+use super::copy::CellError;
+use super::table::TableFault;
+use crate::commit::CommitError;
+use crate::lake::LakeError;
+
+/// What a warehouse answered, without the parts of its answer that may quote values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} (SQLSTATE {code}{})", place(.table.as_deref(), .column.as_deref()))]
+pub struct Refusal {
+    /// SQLSTATE.
+    pub code: String,
+    /// Its message.
+    pub message: String,
+    /// The table that it names.
+    pub table: Option<String>,
+    /// The column that it names.
+    pub column: Option<String>,
+}
+
+fn place(table: Option<&str>, column: Option<&str>) -> String {
+    let named = |what, name: Option<&str>| name.map(|name| format!(", {what} `{name}`"));
+    [named("table", table), named("column", column)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+impl Refusal {
+    /// Whether the same statement may succeed later, without anybody's doing.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        // Serialization and deadlock, lock not available, connection trouble, resources (disk, memory, connections),
+        // operator intervention (shutdown, restart), idle session ended.
+        let class = self.code.get(..2).unwrap_or_default();
+        matches!(
+            self.code.as_str(),
+            "40001" | "40P01" | "55P03" | "25P03" | "XX001"
+        ) || matches!(class, "08" | "53" | "57" | "58")
+            || self.is_serializable_conflict()
+    }
+
+    /// Redshift's 1023: it comes with the code of an internal error.
+    fn is_serializable_conflict(&self) -> bool {
+        self.message.contains("1023") && self.message.to_lowercase().contains("serializable")
+    }
+}
+
+/// Why a handoff stands still.
+#[derive(Debug, thiserror::Error)]
+pub enum HandoffError {
+    /// The connection string.
+    #[error(
+        "`warehouse` has a connection string that is not understood; right is `postgres://user:password@host:port/database`"
+    )]
+    Dsn,
+    /// TLS cannot be set up.
+    #[error("TLS towards the warehouse cannot be set up")]
+    Tls(#[source] rustls::Error),
+    /// Nobody answers, or the connection broke: whether the last statement was carried out is not known.
+    #[error("the connection to the warehouse {what}")]
+    Connection {
+        /// `could not be made` or `was lost`.
+        what: &'static str,
+        /// What the system says.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The warehouse said no.
+    #[error("the warehouse refused to {what}")]
+    Refused {
+        /// What was asked of it.
+        what: String,
+        /// Its answer.
+        #[source]
+        refusal: Refusal,
+    },
+    /// The table is not the pipeline's.
+    #[error("table `{table}` does not fit the pipeline, nothing was loaded:\n{}", lines(.faults))]
+    Table {
+        /// The table.
+        table: String,
+        /// Column by column.
+        faults: Vec<TableFault>,
+    },
+    /// A value that the warehouse cannot hold.
+    #[error("batch {batch} cannot be loaded into `{table}`: file `{file}`")]
+    Cell {
+        /// The batch.
+        batch: BatchId,
+        /// The table.
+        table: String,
+        /// Key of the file.
+        file: String,
+        /// The column and the rule.
+        #[source]
+        source: CellError,
+    },
+    /// A column of a file that the table lacks.
+    #[error(
+        "batch {batch}: file `{file}` has a column `{column}` that the pipeline no longer declares; declare it again, or discard the batch"
+    )]
+    Stray {
+        /// The batch.
+        batch: BatchId,
+        /// Key of the file.
+        file: String,
+        /// The column.
+        column: String,
+    },
+    /// The file is not what the manifest says.
+    #[error(
+        "batch {batch}: file `{file}` gave {found} rows, its manifest says {expected}; nothing was loaded"
+    )]
+    Rows {
+        /// The batch.
+        batch: BatchId,
+        /// Key of the file, or of the last of several.
+        file: String,
+        /// Rows loaded.
+        found: u64,
+        /// Rows written.
+        expected: u64,
+    },
+    /// A data file cannot be read.
+    #[error("batch {batch}: file `{file}` cannot be read")]
+    File {
+        /// The batch.
+        batch: BatchId,
+        /// Key of the file.
+        file: String,
+        /// What the reader says.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// What the load ledger holds is another batch of the same name.
+    #[error(
+        "batch {batch} of pipeline `{pipeline}` was loaded from a manifest with digest {loaded}, the lake's has {committed}: \
+         the warehouse belongs to another lake; nothing is loaded until `warehouse.table` or the load ledger is put right"
+    )]
+    Digest {
+        /// The pipeline.
+        pipeline: String,
+        /// The batch.
+        batch: BatchId,
+        /// In the load ledger.
+        loaded: String,
+        /// In the lake.
+        committed: String,
+    },
+    /// A manifest cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] CommitError),
+    /// The lake.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// A decision about a held batch cannot be read.
+    #[error("the decision `{key}` is damaged")]
+    Decision {
+        /// Its key.
+        key: String,
+        /// What the parser says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A decision that makes no sense.
+    #[error("batch {batch} {problem}")]
+    Undecidable {
+        /// The batch.
+        batch: BatchId,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+}
+
+fn lines(faults: &[TableFault]) -> String {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
+    lines.join("\n")
+}
+
+impl HandoffError {
+    /// Whether trying again may help without anybody's doing.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Connection { .. } | Self::Lake(_) => true,
+            Self::Refused { refusal, .. } => refusal.is_passing(),
+            // The store may have failed; a file that is damaged stays so, and costs a try now and then.
+            Self::File { .. } => true,
+            Self::Manifest(error) => matches!(error, CommitError::Lake(_)),
+            Self::Dsn
+            | Self::Tls(_)
+            | Self::Table { .. }
+            | Self::Cell { .. }
+            | Self::Stray { .. }
+            | Self::Rows { .. }
+            | Self::Digest { .. }
+            | Self::Decision { .. }
+            | Self::Undecidable { .. } => false,
+        }
+    }
+
+    /// The whole chain, on one line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+
+    /// An error of the client library, for what was asked.
+    pub(super) fn of(what: impl Into<String>, error: tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            // Detail, hint and context may quote rows: they stay behind.
+            Some(answer) => Self::Refused {
+                what: what.into(),
+                refusal: Refusal {
+                    code: answer.code().code().to_owned(),
+                    message: answer.message().to_owned(),
+                    table: answer.table().map(str::to_owned),
+                    column: answer.column().map(str::to_owned),
+                },
+            },
+            None => Self::Connection {
+                what: "was lost",
+                source: error,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(code: &str, message: &str) -> Refusal {
+        Refusal {
+            code: code.to_owned(),
+            message: message.to_owned(),
+            table: None,
+            column: None,
+        }
+    }
+
+    #[test]
+    fn conflicts_and_outages_pass_and_the_rest_goes_to_a_person() {
+        for (code, message) in [
+            ("40001", "could not serialize access"),
+            ("XX000", "1023: Serializable isolation violation on table"),
+            ("57P01", "terminating connection due to administrator command"),
+            ("53100", "could not extend file"),
+        ] {
+            assert!(refusal(code, message).is_passing(), "{code}");
+        }
+        for (code, message) in [
+            ("42501", "permission denied"),
+            ("XX000", "Spectrum Scan Error"),
+            ("23502", "null value"),
+        ] {
+            assert!(!refusal(code, message).is_passing(), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_table_and_column() {
+        let refusal = Refusal {
+            table: Some("events".to_owned()),
+            column: Some("price".to_owned()),
+            ..refusal("23502", "null value")
+        };
+        assert_eq!(
+            refusal.to_string(),
+            "null value (SQLSTATE 23502, table `events`, column `price`)"
+        );
+    }
+}

@@ -1,0 +1,258 @@
+//! From the lake into the warehouse: each committed batch once.
+//!
+//! In: the lake's ledger, its manifests and data files. Out: rows in the warehouse's table, and a row per batch in its load
+//! ledger, `millrace_loads`, in the same transaction (invariant 5). Nothing is kept anywhere else: what is to be done is the
+//! difference of the two ledgers, so any process may begin at any time, and two at once do each other no harm.
+//!
+//! | the batch is...             | then                                                                     |
+//! |-----------------------------|--------------------------------------------------------------------------|
+//! | committed                   | it is loaded, in the order of planning                                   |
+//! | committed and held          | it waits for an operator, the others pass it by                          |
+//! | released, or discarded      | it is loaded in the next round, or never                                 |
+//! | in the load ledger          | done; with another digest: nothing is loaded until a person looks        |
+//!
+//! | when the warehouse...              | the handoff                                                          |
+//! |------------------------------------|----------------------------------------------------------------------|
+//! | is down, restarts, is full         | tries again with growing pauses; the lake goes on, batches wait       |
+//! | refuses for good                   | says which table, column, file and rule, and tries again each minute  |
+
+mod connection;
+mod copy;
+mod decide;
+mod error;
+pub mod hold;
+mod jsonb;
+mod leading;
+mod postgres;
+mod read;
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millrace_pipeline::spec::model::{Pipeline, Warehouse};
+use tokio::sync::watch;
+
+use crate::commit;
+use crate::lake::Lake;
+use crate::ledger::State;
+use postgres::{Outcome, Session};
+
+pub use copy::CellError;
+pub use decide::{Candidate, Loaded, Standing, candidates};
+pub use error::{HandoffError, Refusal};
+pub use leading::tend;
+pub use table::{Comparison, FoundColumn, TableFault, compare};
+
+/// First pause after a failure; doubles.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Longest pause while the warehouse is expected to come back.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// Pause where a person must act.
+const PERSON_PAUSE: Duration = Duration::from_secs(60);
+/// How often decisions about held batches are looked for.
+const DECISIONS_EVERY: Duration = Duration::from_secs(5);
+/// Batches that wait longer than this are alarmed.
+const LAG_ALARM: Duration = Duration::from_secs(60);
+
+/// What one round came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Batches loaded.
+    pub batches: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Batches that are held.
+    pub held: u64,
+}
+
+/// A pipeline's handoff.
+pub struct Handoff {
+    pipeline: Arc<Pipeline>,
+    lake: Lake,
+    session: Option<(Session, Loaded)>,
+    /// Batches known to wait, for the log.
+    waiting: usize,
+}
+
+impl Handoff {
+    /// A handoff; none for a pipeline without a warehouse that can be loaded from here.
+    #[must_use]
+    pub fn new(pipeline: Arc<Pipeline>, lake: Lake) -> Option<Self> {
+        match &pipeline.warehouse {
+            Some(Warehouse::Postgres { .. }) => {}
+            Some(Warehouse::Redshift { .. }) => {
+                tracing::warn!(pipeline = %pipeline.name, "Redshift is not loaded from here yet");
+                return None;
+            }
+            None => return None,
+        }
+        Some(Self {
+            pipeline,
+            lake,
+            session: None,
+            waiting: 0,
+        })
+    }
+
+    /// Loads whatever is committed and not loaded, in order.
+    ///
+    /// # Errors
+    /// The first thing that went wrong. What was loaded before stays; the next round begins with a new connection and
+    /// the load ledger's word.
+    pub async fn round(&mut self, state: &State) -> Result<Round, HandoffError> {
+        let round = self.try_round(state).await;
+        if round.is_err() {
+            self.session = None;
+        }
+        round
+    }
+
+    async fn try_round(&mut self, state: &State) -> Result<Round, HandoffError> {
+        if self.session.is_none() {
+            self.session = Some(self.connect().await?);
+        }
+        let Some((session, loaded)) = &mut self.session else {
+            return Ok(Round::default());
+        };
+        let all = candidates(state, loaded, &decisions(&self.lake, state).await?)?;
+        let mut round = Round {
+            held: all.iter().filter(|one| one.standing == Standing::Held).count() as u64,
+            ..Round::default()
+        };
+        let waiting: Vec<&Candidate> = all
+            .iter()
+            .filter(|one| one.standing == Standing::Waiting)
+            .collect();
+        self.waiting = waiting.len();
+        for candidate in waiting {
+            let began = Instant::now();
+            let manifest = commit::committed(&self.lake, &candidate.batch, &candidate.digest).await?;
+            let outcome = session
+                .load(&self.pipeline, &self.lake, candidate, &manifest)
+                .await?;
+            if outcome == Outcome::WasThere {
+                // Whoever was first may have loaded another lake's batch of this name.
+                *loaded = session.loaded(&self.pipeline).await?;
+                candidates(state, loaded, &BTreeMap::new())?;
+                continue;
+            }
+            loaded.insert(candidate.batch.clone(), candidate.digest.clone());
+            round.batches += 1;
+            round.rows += candidate.rows;
+            self.waiting -= 1;
+            tracing::info!(
+                pipeline = %self.pipeline.name, batch = %candidate.batch, attempt = %candidate.attempt,
+                rows = candidate.rows, files = manifest.files.len(), milliseconds = began.elapsed().as_millis(),
+                waiting = self.waiting, "a batch is loaded"
+            );
+        }
+        Ok(round)
+    }
+
+    async fn connect(&self) -> Result<(Session, Loaded), HandoffError> {
+        let dsn = match &self.pipeline.warehouse {
+            Some(Warehouse::Postgres { dsn, .. } | Warehouse::Redshift { dsn, .. }) => dsn,
+            None => return Err(HandoffError::Dsn),
+        };
+        let session = Session::open(dsn, &self.pipeline).await?;
+        let loaded = session.loaded(&self.pipeline).await?;
+        Ok((session, loaded))
+    }
+
+    /// Where every committed batch stands.
+    ///
+    /// # Errors
+    /// When the warehouse or the lake cannot be read.
+    pub async fn standings(&mut self, state: &State) -> Result<Vec<Candidate>, HandoffError> {
+        let (_, loaded) = self.connect().await?;
+        candidates(state, &loaded, &decisions(&self.lake, state).await?)
+    }
+
+    /// Rounds until one succeeds, for as long as `patience` allows and trying again may help.
+    ///
+    /// # Errors
+    /// The last round's.
+    pub async fn settle(&mut self, state: &State, patience: Duration) -> Result<Round, HandoffError> {
+        let (began, mut pause) = (Instant::now(), PAUSE);
+        let mut done = Round::default();
+        loop {
+            match self.round(state).await {
+                Ok(round) => {
+                    done.batches += round.batches;
+                    done.rows += round.rows;
+                    return Ok(Round {
+                        held: round.held,
+                        ..done
+                    });
+                }
+                Err(error) if error.is_retryable() && began.elapsed() + pause < patience => {
+                    tracing::warn!(pipeline = %self.pipeline.name, error = error.text(), "the handoff is tried again");
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Loads what is committed, and what will be, until `states` ends.
+    pub async fn follow(mut self, mut states: watch::Receiver<Arc<State>>) {
+        let mut pause = PAUSE;
+        let mut behind: Option<Instant> = None;
+        loop {
+            let state = Arc::clone(&states.borrow_and_update());
+            let wait = match self.round(&state).await {
+                Ok(round) => {
+                    (pause, behind) = (PAUSE, None);
+                    (round.held > 0).then_some(DECISIONS_EVERY)
+                }
+                Err(error) => {
+                    let since = *behind.get_or_insert_with(Instant::now);
+                    self.report(&error, since.elapsed());
+                    let wait = if error.is_retryable() { pause } else { PERSON_PAUSE };
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    Some(wait)
+                }
+            };
+            let changed = async {
+                // New batches do not help while the warehouse is down.
+                if behind.is_some() {
+                    std::future::pending::<()>().await;
+                }
+                if states.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            match wait {
+                Some(wait) => {
+                    let _ = tokio::time::timeout(wait, changed).await;
+                }
+                None => changed.await,
+            }
+        }
+    }
+
+    fn report(&self, error: &HandoffError, behind: Duration) {
+        let (pipeline, waiting) = (&self.pipeline.name, self.waiting);
+        let (text, seconds) = (error.text(), behind.as_secs());
+        if error.is_retryable() && behind < LAG_ALARM {
+            tracing::warn!(%pipeline, waiting, error = text, "the warehouse takes no batches now");
+        } else {
+            tracing::error!(%pipeline, waiting, behind_seconds = seconds, error = text, "the warehouse falls behind");
+        }
+    }
+}
+
+/// Decisions, where there is anything to decide.
+async fn decisions(
+    lake: &Lake,
+    state: &State,
+) -> Result<BTreeMap<millrace_proto::ids::BatchId, hold::Decision>, HandoffError> {
+    if state.committed().any(|(_, batch)| batch.held) {
+        hold::decisions(lake).await
+    } else {
+        Ok(BTreeMap::new())
+    }
+}

@@ -1,0 +1,124 @@
+//! Connections that break anywhere, loaders that race, a warehouse that crashes: each event once, by its id.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::lakes::{Bench, COLUMNS};
+use crate::loads::PATIENCE;
+use crate::proxy::{Cut, Proxy};
+use crate::server::Server;
+
+const SEEDS: u64 = 100;
+
+/// Small, so that a hundred seeds are quick: three batches of some files each.
+async fn bench() -> Bench {
+    let bench = Bench::new(COLUMNS, "");
+    bench.fill(0, 3, 20).await;
+    bench
+}
+
+async fn loaded(server: &Server, table: &str) -> Vec<String> {
+    server
+        .sql(&format!("SELECT id FROM {table} ORDER BY id COLLATE \"C\""))
+        .await
+}
+
+/// A number that only the seed decides.
+fn random(seed: u64) -> u64 {
+    let mut x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+async fn lose(cut: impl Fn(u64) -> Cut) {
+    let (server, bench) = (Server::start().await, bench().await);
+    let (state, expected) = (bench.state().await, bench.ids().await);
+    let proxy = Proxy::start(&server.address()).await;
+    for seed in 0..SEEDS {
+        let table = server.table();
+        // The table is there before, so that the fault meets loads and not the table's making.
+        let empty = millrace_coordinator::ledger::State::default();
+        bench.handoff(&server.dsn, &table).round(&empty).await.unwrap();
+        let before = proxy.cuts();
+        proxy.arm(cut(seed));
+        let mut handoff = bench.handoff(&proxy.dsn, &table);
+        handoff
+            .settle(&state, PATIENCE)
+            .await
+            .unwrap_or_else(|error| panic!("seed {seed}: {}", error.text()));
+        assert_eq!(proxy.cuts(), before + 1, "seed {seed}: nothing was cut");
+        assert_eq!(loaded(&server, &table).await, expected, "seed {seed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_lost_before_the_commit_loads_each_event_once() {
+    lose(|_| Cut::BeforeCommit).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_lost_during_the_commit_loads_each_event_once() {
+    lose(|_| Cut::DuringCommit).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_lost_after_the_commit_loads_each_event_once() {
+    lose(|_| Cut::AfterCommit).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_lost_anywhere_loads_each_event_once() {
+    let (server, bench) = (Server::start().await, bench().await);
+    let proxy = Proxy::start(&server.address()).await;
+    // An undisturbed load tells how many bytes there are to be cut at.
+    proxy.arm(Cut::After(u64::MAX));
+    let mut handoff = bench.handoff(&proxy.dsn, &server.table());
+    handoff.settle(&bench.state().await, PATIENCE).await.unwrap();
+    // The table's making comes first; with the table there, less is sent.
+    let bytes = proxy.bytes() * 2 / 3;
+    drop(server);
+    lose(move |seed| Cut::After(1 + random(seed) % bytes)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_loaders_at_once_load_each_event_once() {
+    let (server, bench) = (Server::start().await, bench().await);
+    let (state, expected) = (bench.state().await, bench.ids().await);
+    for _ in 0..30 {
+        let table = server.table();
+        // Both also race for the table.
+        let (mut one, mut two) = (
+            bench.handoff(&server.dsn, &table),
+            bench.handoff(&server.dsn, &table),
+        );
+        let (one, two) = tokio::join!(one.settle(&state, PATIENCE), two.settle(&state, PATIENCE));
+        assert_eq!(one.unwrap().batches + two.unwrap().batches, 3);
+        assert_eq!(loaded(&server, &table).await, expected);
+    }
+}
+
+/// The warehouse crashes again and again while batches are committed and loaded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_warehouse_that_crashes_gets_each_event_once() {
+    let (server, bench) = (Server::start().await, Bench::new(COLUMNS, ""));
+    let table = server.table();
+    let (told, states) = watch::channel(Arc::default());
+    let loop_ = tokio::spawn(bench.handoff(&server.dsn, &table).follow(states));
+    for round in 0..5 {
+        bench.fill(round * 4, 4, 200).await;
+        told.send_replace(Arc::new(bench.state().await));
+        tokio::time::sleep(Duration::from_millis(random(round as u64) % 120)).await;
+        server.turn("kill").await;
+        server.turn("start").await;
+    }
+    let expected = bench.ids().await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while loaded(&server, &table).await.len() < expected.len() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(loaded(&server, &table).await, expected);
+    loop_.abort();
+}

@@ -1,0 +1,15 @@
+//! The handoff against a real PostgreSQL: every committed row once, whatever breaks between.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test stops at what it did not expect"
+)]
+
+mod faults;
+mod lakes;
+mod loads;
+mod proxy;
+mod server;

@@ -1,0 +1,87 @@
+//! A PostgreSQL of one's own, on loopback, gone when it is dropped; and a client that is not the handoff's.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+pub(crate) struct Server {
+    folder: TempDir,
+    pub(crate) dsn: String,
+    schemas: AtomicU32,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        script(folder.path(), "start").await;
+        let dsn = std::fs::read_to_string(folder.path().join("endpoint")).unwrap();
+        let dsn = dsn.trim().to_owned();
+        Self {
+            folder,
+            dsn,
+            schemas: AtomicU32::new(0),
+        }
+    }
+
+    /// `host:port`.
+    pub(crate) fn address(&self) -> String {
+        let (_, rest) = self.dsn.split_once('@').unwrap();
+        rest.split('/').next().unwrap().to_owned()
+    }
+
+    /// `kill`, as a crash would, or `start` again on the same data.
+    pub(crate) async fn turn(&self, verb: &'static str) {
+        script(self.folder.path(), verb).await;
+    }
+
+    /// A table that no other test has.
+    pub(crate) fn table(&self) -> String {
+        let number = self.schemas.fetch_add(1, Ordering::Relaxed);
+        format!("warehouse_{number}.events")
+    }
+
+    /// Runs SQL; the rows, each with its columns joined by `|`.
+    pub(crate) async fn sql(&self, sql: &str) -> Vec<String> {
+        let (client, connection) = tokio_postgres::connect(&self.dsn, NoTls).await.unwrap();
+        let running = tokio::spawn(connection);
+        let answer = client.simple_query(sql).await.unwrap();
+        running.abort();
+        answer
+            .into_iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => {
+                    let cells: Vec<&str> = (0..row.len()).map(|at| row.get(at).unwrap_or("<null>")).collect();
+                    Some(cells.join("|"))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = command(self.folder.path(), "kill").status();
+        if let Ok(data) = std::fs::canonicalize(self.folder.path().join("data")) {
+            let _ = std::fs::remove_dir_all(data);
+        }
+    }
+}
+
+async fn script(folder: &Path, verb: &'static str) {
+    let folder = folder.to_owned();
+    let ran = tokio::task::spawn_blocking(move || command(&folder, verb).output().unwrap()).await;
+    let output = ran.unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "postgres.sh {verb}: {errors}");
+}
+
+fn command(folder: &Path, verb: &str) -> Command {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/local/postgres.sh");
+    let mut command = Command::new("bash");
+    command.arg(script).arg(verb).arg("--dir").arg(folder);
+    command
+}
