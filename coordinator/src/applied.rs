@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use millrace_pipeline::codec::PipelineText;
 use millrace_pipeline::spec::model::{Pipeline, Source};
@@ -18,8 +17,7 @@ use millrace_pipeline::spec::{self, Report};
 use millrace_proto::v1::{self, PipelineFault};
 use parking_lot::Mutex;
 
-/// What an environment variable holds, for `${env:NAME}`.
-pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+pub use millrace_pipeline::codec::Environment;
 
 /// The folder that an applied pipeline seems to lie in: deep enough for some `..`, and nowhere real.
 const NOWHERE: &str = "/.applied/.applied/.applied/.applied";

@@ -2,12 +2,17 @@
 //!
 //! The oracle counts lines and keys of the input by itself.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says where by panicking"
+)]
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use millrace_coordinator::commit;
-use millrace_coordinator::engine::ballista::Ballista;
+use millrace_coordinator::engine::ballista::{Ballista, Work};
 use millrace_coordinator::lake::Lake;
 use millrace_pipeline::codec::{AttemptSpec, PipelineText, Workplace, WorkplaceOptions};
 use millrace_pipeline::source::{S3Options, Stores, cut, list};
@@ -172,9 +177,15 @@ async fn run(cluster: &Cluster, bench: &Bench, batch: &str, committed: &[Manifes
         .flat_map(|manifest| manifest.keys.clone())
         .collect();
     let (_stop, stopped) = watch::channel(false);
+    let work = Work {
+        attempt: spec,
+        tasks: &tasks,
+        buckets: 4,
+        committed: &keys,
+    };
     let reports: Vec<TaskReport> = cluster
         .engine
-        .run(spec, &tasks, 4, &keys, &bench.lake, &|_| {}, &stopped)
+        .run(work, &bench.lake, &|_| {}, &stopped)
         .await
         .unwrap();
     let pipeline = bench

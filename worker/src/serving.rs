@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use ballista_executor::flight_service::BallistaFlightService;
-use millrace_pipeline::codec::{Workplace, WorkplaceOptions};
+use millrace_pipeline::codec::{Environment, Workplace, WorkplaceOptions};
 use millrace_pipeline::source::S3Options;
 use millrace_pipeline::source::kafka::KafkaClients;
 use millrace_proto::v1;
@@ -64,7 +64,7 @@ pub struct Access {
     /// How S3 is reached.
     pub s3: S3Options,
     /// Fills in `${env:NAME}` of pipelines.
-    pub env: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub env: Environment,
 }
 
 /// A worker that serves shuffle data already.

@@ -305,15 +305,18 @@ pub(crate) fn judge(status: &Status, repeat: Repeat) -> Verdict {
         return Verdict::Tell;
     }
     if is_ours(status) {
-        return match status.code() {
-            Code::Unavailable => Verdict::Elsewhere,
-            _ => Verdict::Tell,
+        return if status.code() == Code::Unavailable {
+            Verdict::Elsewhere
+        } else {
+            Verdict::Tell
         };
     }
     // Not the server's word: the connection broke, or something between us did.
-    match status.code() {
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => Verdict::Elsewhere,
-        _ => Verdict::Tell,
+    let broke = [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled];
+    if broke.contains(&status.code()) {
+        Verdict::Elsewhere
+    } else {
+        Verdict::Tell
     }
 }
 

@@ -1,4 +1,10 @@
 //! The API as callers meet it: servers in this process, a real etcd, our client, the command line, a Python client.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy excepts test functions only, not what they share"
+)]
 
 mod access;
 mod cli;

@@ -101,7 +101,7 @@ impl Access {
         };
         let hash = blake3::hash(token);
         // Hashes compare in constant time, and every token is compared.
-        let found = self.0.iter().filter(|token| token.hash == hash).last();
+        let found = self.0.iter().rfind(|token| token.hash == hash);
         let Some(token) = found else {
             return Err(status(Reason::TokenUnknown, "nobody was given this token", &[]));
         };

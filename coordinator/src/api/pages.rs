@@ -76,7 +76,7 @@ fn digest(list: &str, after: &str) -> [u8; DIGEST_BYTES] {
 }
 
 fn read(token: &str, list: &str) -> Option<String> {
-    if !token.is_ascii() || token.len() % 2 != 0 || token.len() > 2048 {
+    if !token.is_ascii() || !token.len().is_multiple_of(2) || token.len() > 2048 {
         return None;
     }
     let bytes: Option<Vec<u8>> = token

@@ -57,6 +57,19 @@ pub struct Ballista {
     serving: JoinHandle<()>,
 }
 
+/// One attempt's work.
+#[derive(Debug)]
+pub struct Work<'a> {
+    /// The attempt.
+    pub attempt: AttemptSpec,
+    /// The splits of each task of the first stage.
+    pub tasks: &'a [Vec<Split>],
+    /// Tasks after an exchange.
+    pub buckets: usize,
+    /// Every committed key file.
+    pub committed: &'a [KeyFile],
+}
+
 /// How far a running attempt is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TaskProgress {
@@ -144,21 +157,23 @@ impl Ballista {
         })
     }
 
-    /// Runs one attempt. `tasks` holds the splits of each task of the first stage; after an exchange there are
-    /// `buckets` tasks. `progress` is told how far it is.
+    /// Runs one attempt. `progress` is told how far it is.
     ///
     /// # Errors
     /// When the attempt cannot be planned, a task fails for good, or `stop` says so.
     pub async fn run(
         &self,
-        attempt: AttemptSpec,
-        tasks: &[Vec<Split>],
-        buckets: usize,
-        committed: &[KeyFile],
+        work: Work<'_>,
         lake: &Lake,
         progress: &(dyn Fn(TaskProgress) + Send + Sync),
         stop: &watch::Receiver<bool>,
     ) -> Result<Vec<TaskReport>, EngineError> {
+        let Work {
+            attempt,
+            tasks,
+            buckets,
+            committed,
+        } = work;
         let prepared = self.workplace.prepare(&attempt)?;
         let reports = keys::attempt(&attempt.batch, attempt.attempt);
         let name = format!("{}-{}", attempt.batch, attempt.attempt);

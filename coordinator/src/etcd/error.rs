@@ -73,7 +73,15 @@ pub(super) fn verdict(error: &Error) -> Verdict {
             | Error::InvalidUri(_)
             | Error::InvalidMetadataValue(_)
             | Error::EndpointsNotManaged => Verdict::Refused,
-            _ => Verdict::Elsewhere,
+            Error::IoError(_)
+            | Error::TransportError(_)
+            | Error::GRpcStatus(_)
+            | Error::WatchError(_)
+            | Error::Utf8Error(_)
+            | Error::LeaseKeepAliveError(_)
+            | Error::ElectError(_)
+            | Error::EndpointError(_)
+            | Error::Internal(_) => Verdict::Elsewhere,
         };
     };
     match status.code() {

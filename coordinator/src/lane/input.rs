@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use v1::job_input::Input as Asked;
 
 use super::LaneError;
+use crate::job::RunError;
 use crate::ledger::{LostRange, State};
 use crate::split::kafka::{Begin, Gap, Sizing, TopicClient, TopicRange, everything, onward, plan_range};
 use crate::split::{PartitionOffsets, next_batch, unpacked_bytes};
@@ -98,7 +99,7 @@ impl Input {
             };
             let objects = list(&prepared.stores, &pipeline.source, &inputs)
                 .await
-                .map_err(|error| LaneError::Run(error.into()))?;
+                .map_err(RunError::from)?;
             return Ok(Self::Objects(cut(
                 &objects,
                 pipeline.source.format(),

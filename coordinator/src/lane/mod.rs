@@ -107,7 +107,7 @@ pub enum LaneError {
     Registry(#[from] RegistryError),
     /// A batch's way to its commit.
     #[error(transparent)]
-    Run(#[from] RunError),
+    Run(Box<RunError>),
     /// What is committed cannot be read.
     #[error("what is committed cannot be read")]
     Committed(#[from] QueryError),
@@ -134,13 +134,19 @@ pub enum LaneError {
     Input(String),
 }
 
+impl From<RunError> for LaneError {
+    fn from(error: RunError) -> Self {
+        Self::Run(Box::new(error))
+    }
+}
+
 impl LaneError {
     /// Whether it is the whole lane's, not one job's: we may not or cannot write.
     fn is_fatal(&self) -> bool {
         match self {
             Self::Ledger(_) | Self::Unsettled { .. } => true,
             Self::Registry(error) => error.is_retryable() || matches!(error, RegistryError::NotLeader { .. }),
-            Self::Run(error) => matches!(error, RunError::Ledger(_)),
+            Self::Run(error) => matches!(**error, RunError::Ledger(_)),
             Self::Committed(_) | Self::Engine(_) | Self::Topic(_) | Self::Id(_) | Self::Input(_) => false,
         }
     }

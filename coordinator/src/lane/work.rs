@@ -19,6 +19,7 @@ use super::{ActiveJobs, LaneError, Tools};
 use crate::applied;
 use crate::commit::CommitError;
 use crate::engine::EngineError;
+use crate::engine::ballista::Work;
 use crate::engine::embedded::Embedded;
 use crate::job::{Progress, RunError, RunOptions, Runner};
 use crate::lake::Lake;
@@ -51,6 +52,14 @@ struct Running {
     text: PipelineText,
     prepared: SharedPipeline,
     input: Input,
+}
+
+/// Who asks for a batch: a job, and the version of the pipeline that it runs.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    job: &'a v1::Job,
+    text: &'a PipelineText,
+    prepared: &'a SharedPipeline,
 }
 
 /// One pipeline's lane.
@@ -144,9 +153,12 @@ impl Lane {
         let weigh = |split: &Split| split.end - split.start;
         let slots = self.tools.slots_ready().await;
         let tasks = deal_out(&batch.splits, slots, &prepared, &weigh);
-        let committed = self
-            .attempts(&job, &text, &prepared, id, attempt, &batch.splits, tasks)
-            .await?;
+        let asked = Asked {
+            job: &job,
+            text: &text,
+            prepared: &prepared,
+        };
+        let committed = self.attempts(asked, id, attempt, &batch.splits, tasks).await?;
         self.committed(&job.job_id, committed).await
     }
 
@@ -382,9 +394,12 @@ impl Lane {
         let began = Instant::now();
         let (batch, attempt) = batches.plan(&job_id, splits, Vec::new()).await?;
         self.tools.metrics.phase("plan", began.elapsed());
-        let ran = self
-            .attempts(&job, &text, &prepared, &batch, attempt, splits, tasks)
-            .await;
+        let asked = Asked {
+            job: &job,
+            text: &text,
+            prepared: &prepared,
+        };
+        let ran = self.attempts(asked, &batch, attempt, splits, tasks).await;
         match ran {
             Ok(committed) => self.committed(id, committed).await,
             Err(LaneError::Engine(EngineError::Stopped)) => {
@@ -453,19 +468,18 @@ impl Lane {
     /// Attempt after attempt over the same positions, until one is committed.
     async fn attempts(
         &mut self,
-        job: &v1::Job,
-        text: &PipelineText,
-        prepared: &SharedPipeline,
+        asked: Asked<'_>,
         batch: &BatchId,
         mut attempt: Attempt,
         splits: &[Split],
         tasks: Vec<Vec<Split>>,
     ) -> Result<CommittedBatch, LaneError> {
+        let job = asked.job;
         let mut pause = RETRY_PAUSE;
         let mut tries = 1;
         loop {
             let began = Instant::now();
-            let ran = self.attempt(job, text, prepared, batch, attempt, &tasks).await;
+            let ran = self.attempt(asked, batch, attempt, &tasks).await;
             let Some(batches) = &mut self.batches else {
                 return Err(EngineError::Stopped.into());
             };
@@ -493,9 +507,7 @@ impl Lane {
 
     async fn attempt(
         &self,
-        job: &v1::Job,
-        text: &PipelineText,
-        prepared: &SharedPipeline,
+        Asked { job, text, prepared }: Asked<'_>,
         batch: &BatchId,
         attempt: Attempt,
         tasks: &[Vec<Split>],
@@ -521,10 +533,13 @@ impl Lane {
         } else {
             &[]
         };
-        let running = self
-            .tools
-            .engine
-            .run(spec, tasks, buckets, keys, &batches.lake, &progress, &stopped);
+        let work = Work {
+            attempt: spec,
+            tasks,
+            buckets,
+            committed: keys,
+        };
+        let running = self.tools.engine.run(work, &batches.lake, &progress, &stopped);
         tokio::select! {
             reports = running => reports,
             () = watching => Err(EngineError::Stopped),

@@ -41,7 +41,7 @@ impl Registry {
         loop {
             let job = first_state(&new, version, counter.last + 1);
             match self.try_submit(lead, &job, &mut counter).await? {
-                Submitted::New(job) => return Ok((job, true)),
+                Submitted::New(job) => return Ok((*job, true)),
                 Submitted::Before(id) => {
                     drop(counter);
                     let stored = self.get_job(&id).await?;
@@ -90,10 +90,10 @@ impl Registry {
             counter.last += 1;
             counter.revision = outcome.revision;
             let revision = outcome.revision;
-            return Ok(Submitted::New(Job {
+            return Ok(Submitted::New(Box::new(Job {
                 revision,
                 ..job.clone()
-            }));
+            })));
         }
         *counter = outcome.first(1).map_or_else(Counter::default, |kv| Counter {
             last: String::from_utf8_lossy(kv.value()).parse().unwrap_or(0),
@@ -279,7 +279,7 @@ impl Registry {
 }
 
 enum Submitted {
-    New(Job),
+    New(Box<Job>),
     Before(String),
     Again,
 }

@@ -246,13 +246,16 @@ fn gap(object: &InputObject, start: u64, end: u64, reason: Reason) -> Gap {
     }
 }
 
+/// The parts of a range of an object that nobody has planned.
+pub type Uncovered<'a> = dyn Fn(&InputObject, u64, u64) -> Vec<(u64, u64)> + 'a;
+
 /// Cuts what nobody has planned of `range` into splits. `uncovered` gives the parts of `start..end` of an object that
 /// the ledger has not planned, in order. Never plans an offset that the brokers do not hold.
 #[must_use]
 pub fn plan_range(
     range: &TopicRange,
     partitions: &[PartitionOffsets],
-    uncovered: &dyn Fn(&InputObject, u64, u64) -> Vec<(u64, u64)>,
+    uncovered: &Uncovered<'_>,
     sizing: Sizing,
 ) -> KafkaPlan {
     let held: BTreeMap<&str, &PartitionOffsets> = partitions

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use attempt::{AttemptSpec, PipelineText};
 pub use counters::{StepCount, StepCounters};
 pub use travelling::{Travelling, assemble};
-pub use workplace::{CodecError, Prepared, Workplace, WorkplaceOptions};
+pub use workplace::{CodecError, Environment, Prepared, Workplace, WorkplaceOptions};
 
 use crate::plan::Step;
 use millrace_proto::manifest::KeyFile;

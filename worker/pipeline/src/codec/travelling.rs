@@ -111,7 +111,15 @@ pub fn assemble(
                 keys: keys.to_vec(),
                 ..Extra::default()
             },
-            _ => Extra::default(),
+            Step::Scan
+            | Step::Decode
+            | Step::Map
+            | Step::Key
+            | Step::Uniqueness
+            | Step::Privacy
+            | Step::Compact
+            | Step::Sink
+            | Step::Collect => Extra::default(),
         };
         Ok(Arc::new(make(step, &attempt, extra, input, prepared, workplace)?))
     };

@@ -51,12 +51,15 @@ pub enum CodecError {
     Lake(#[from] StoreError),
 }
 
+/// What an environment variable holds, for `${env:NAME}`.
+pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// What a process is, as far as operators care.
 pub struct WorkplaceOptions {
     /// How S3 is reached; a pipeline's endpoint and region come on top.
     pub s3: S3Options,
     /// Fills in `${env:NAME}`.
-    pub env: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub env: Environment,
     /// Memory for the committed keys of each pipeline, in bytes.
     pub key_bytes: usize,
     /// Memory that one task may hold in rows that wait to be written, in bytes.
