@@ -25,6 +25,7 @@ use millrace_proto::v1;
 use tokio::sync::watch;
 
 use crate::applied::Environment;
+use crate::commit::CommitError;
 use crate::election::Leadership;
 use crate::engine::EngineError;
 use crate::engine::ballista::Ballista;
@@ -149,6 +150,14 @@ impl LaneError {
             Self::Run(error) => matches!(**error, RunError::Ledger(_)),
             Self::Committed(_) | Self::Engine(_) | Self::Topic(_) | Self::Id(_) | Self::Input(_) => false,
         }
+    }
+
+    /// Whether an attempt's counts did not add up: rows were lost on their way between workers. Nothing was published.
+    fn is_miscounted(&self) -> bool {
+        let Self::Run(RunError::Commit { source, .. }) = self else {
+            return false;
+        };
+        matches!(source, CommitError::Manifest(_))
     }
 
     /// Whether waiting helps: brokers come back.

@@ -483,25 +483,30 @@ impl Lane {
             let Some(batches) = &mut self.batches else {
                 return Err(EngineError::Stopped.into());
             };
-            match ran {
+            let failed = match ran {
                 Ok(reports) => {
                     self.tools.metrics.phase("run", began.elapsed());
                     let (id, began) = (JobId::try_from(job.job_id.clone())?, Instant::now());
-                    let committed = publish(batches, &id, batch, attempt, splits, reports).await?;
-                    self.tools.metrics.phase("publish", began.elapsed());
-                    return Ok(committed);
+                    match publish(batches, &id, batch, attempt, splits, reports).await {
+                        Ok(committed) => {
+                            self.tools.metrics.phase("publish", began.elapsed());
+                            return Ok(committed);
+                        }
+                        Err(error) if error.is_miscounted() => error,
+                        Err(error) => return Err(error),
+                    }
                 }
                 Err(EngineError::Stopped) => return Err(EngineError::Stopped.into()),
-                Err(error) if tries >= ATTEMPTS_MAX => return Err(error.into()),
-                Err(error) => {
-                    self.tools.metrics.attempt_failed(self.name.as_str());
-                    let text = LaneError::from(error).text();
-                    tracing::warn!(job = job.job_id, batch = %batch, attempt = %attempt, error = text, "an attempt failed");
-                    tokio::time::sleep(pause).await;
-                    (pause, tries) = ((pause * 2).min(RETRY_PAUSE_MAX), tries + 1);
-                    attempt = batches.start(batch).await?;
-                }
+                Err(error) => error.into(),
+            };
+            if tries >= ATTEMPTS_MAX {
+                return Err(failed);
             }
+            self.tools.metrics.attempt_failed(self.name.as_str());
+            tracing::warn!(job = job.job_id, batch = %batch, attempt = %attempt, error = failed.text(), "an attempt failed");
+            tokio::time::sleep(pause).await;
+            (pause, tries) = ((pause * 2).min(RETRY_PAUSE_MAX), tries + 1);
+            attempt = batches.start(batch).await?;
         }
     }
 
