@@ -24,6 +24,8 @@ use crate::error::{ClientError, Refusal, is_ours};
 pub(crate) use backoff::Backoff;
 
 const CONNECT: Duration = Duration::from_secs(2);
+/// A connection is asked this often whether it lives, and given so long to say so: a frozen coordinator accepts calls.
+const ALIVE: Duration = Duration::from_secs(2);
 
 /// Where the cluster is, and how it is spoken to.
 #[derive(Debug, Clone)]
@@ -275,8 +277,8 @@ fn endpoint(address: &str, tls: Option<&ClientTlsConfig>) -> Result<Endpoint, to
     let endpoint = Endpoint::from_shared(format!("{scheme}://{bare}"))?
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(ALIVE)
+        .keep_alive_timeout(ALIVE)
         .user_agent(concat!("millrace/", env!("CARGO_PKG_VERSION")))?;
     match tls {
         Some(tls) => endpoint.tls_config(tls.clone()),
