@@ -9,9 +9,11 @@ BIN := $(CARGO_TARGET_DIR)/release
 DEMO ?= $(HOME)/.cache/millrace/demo
 EVENTS ?= 5000000
 FUZZ_SECONDS ?= 120
+CHAOS_FAULTS ?= 30
+CHAOS_SECONDS ?= 600
 FUZZ := worker/pipeline/fuzz
 
-.PHONY: help packages build demo test lint bench fuzz clean
+.PHONY: help packages build demo test lint bench chaos fuzz clean
 
 help: ## What can be made.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -37,6 +39,10 @@ lint: packages ## Formatting, clippy, rustdoc.
 
 bench: build ## Millrace beside DuckDB, Polars and PySpark on the same files.
 	MILLRACE_BIN="$(BIN)/millrace" LOADTEST_BIN="$(BIN)/millrace-loadtest" loadtest/bench/run.sh
+
+chaos: build ## CHAOS_FAULTS faults at random in CHAOS_SECONDS while a cluster follows a topic, then the proof (CHAOS_SEED).
+	MILLRACE_BIN="$(BIN)/millrace" $(BIN)/millrace-loadtest chaos --out "$(HOME)/.cache/millrace/chaos" \
+	  --faults $(CHAOS_FAULTS) --seconds $(CHAOS_SECONDS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
 
 fuzz: packages ## Random bytes as events, random text as pipeline files: FUZZ_SECONDS for each.
 	@command -v cargo-fuzz >/dev/null || { echo "installing cargo-fuzz"; cargo install --locked cargo-fuzz; }

@@ -6,10 +6,13 @@
 //! lake.rs     what a lake's manifests name, read with the public Parquet crate
 //! check.rs    ledger against lake, by set equality
 //! sums.rs     the same by date, hour and source
+//! proxy.rs    an S3 store that misbehaves on purpose
+//! chaos/      faults at random while a cluster follows a topic, then the proof
 //! ```
 //!
 //! Nothing here uses the data path's code: a fault there must not be able to hide itself.
 
+pub mod chaos;
 pub mod check;
 pub mod fetch;
 pub mod generate;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use millrace_loadtest::chaos::{self, Plan};
 use millrace_loadtest::check::check;
 use millrace_loadtest::fetch::{Access, fetch};
 use millrace_loadtest::generate::files::{Compress, Output, generate};
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Writes events as JSON lines to OUT/events, and the ledger beside it.
     Generate(Box<Generate>),
+    /// Lets faults happen to a cluster at random while it follows a topic, then checks its lake; exit code 1 if it is wrong.
+    Chaos(Chaos),
     /// Compares a lake with the ledger, event by event; exit code 1 if they differ.
     Check {
         /// Folder that `generate` wrote to.
@@ -46,6 +49,28 @@ enum Command {
         #[arg(long)]
         lake: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+struct Chaos {
+    /// Faults.
+    #[arg(long, default_value_t = 30)]
+    faults: u32,
+    /// Seconds that they are spread over.
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// Same seed, same faults; default: another each time.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Events a second.
+    #[arg(long, default_value_t = 3000)]
+    rate: u64,
+    /// The script that starts the cluster.
+    #[arg(long, default_value = "deploy/local/stack")]
+    stack: PathBuf,
+    /// Folder for the cluster and the ledger; emptied first.
+    #[arg(long)]
+    out: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -121,6 +146,7 @@ struct Generate {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(options) => run_generate(&options),
+        Command::Chaos(options) => run_chaos(&options),
         Command::Check { ledger, lake } => run_check(&ledger, &lake),
         Command::Sums { ledger, lake } => run_sums(ledger.as_deref(), lake.as_deref()),
     };
@@ -193,6 +219,36 @@ fn report(sent: &Sent, data: &str, began: Instant) -> Result<ExitCode> {
         "events_per_second": (sent.recipe.events as f64 / seconds.max(1e-9)).round(),
     }))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_chaos(options: &Chaos) -> Result<ExitCode> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let seed = options.seed.unwrap_or(now.as_secs() % 1_000_000);
+    std::fs::create_dir_all(&options.out)
+        .with_context(|| format!("the folder `{}` cannot be made", options.out.display()))?;
+    let plan = Plan {
+        stack: std::path::absolute(&options.stack)?,
+        folder: std::path::absolute(&options.out)?,
+        seed,
+        faults: options.faults,
+        time: std::time::Duration::from_secs(options.seconds),
+        rate: options.rate,
+    };
+    let tell = |text: &str| {
+        // Nobody may be reading.
+        let _ = writeln!(std::io::stderr(), "chaos: {text}");
+    };
+    let outcome = chaos::run(&plan, &tell).with_context(|| format!("seed {seed}"))?;
+    print_json(&serde_json::to_value(&outcome)?)?;
+    tell(match outcome.ok {
+        true => "nothing is lost, nothing came twice",
+        false => "the lake is not what it should be",
+    });
+    Ok(if outcome.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn run_check(ledger: &Path, lake: &str) -> Result<ExitCode> {

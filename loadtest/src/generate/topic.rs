@@ -313,26 +313,34 @@ fn prepare_topic(output: &TopicOutput) -> Result<Vec<u64>, SendError> {
     }
     let what = "read the topic's offsets";
     let consumer: BaseConsumer = config(output).create().map_err(kafka(what))?;
-    let metadata = consumer
-        .fetch_metadata(Some(&output.topic), WAIT)
-        .map_err(kafka(what))?;
-    let count = metadata
+    // A topic that was just made has no leaders for a moment.
+    let end = Instant::now() + WAIT;
+    loop {
+        match ends(&consumer, &output.topic) {
+            Ok(ends) if ends.len() >= output.partitions.max(1) as usize => return Ok(ends),
+            Ok(ends) if !ends.is_empty() && Instant::now() >= end => return Ok(ends),
+            Err(error) if Instant::now() >= end => return Err(kafka(what)(error)),
+            Ok(_) if Instant::now() >= end => {
+                let nothing = RDKafkaErrorCode::UnknownTopicOrPartition;
+                return Err(kafka(what)(KafkaError::SetPartitionOffset(nothing)));
+            }
+            Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// Where each partition of a topic ends.
+fn ends(consumer: &BaseConsumer, topic: &str) -> Result<Vec<u64>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), WAIT)?;
+    let partitions = metadata
         .topics()
         .first()
         .map_or(0, |topic| topic.partitions().len());
-    let mut firsts = Vec::with_capacity(count);
-    for partition in 0..i32::try_from(count).unwrap_or(0) {
-        let (_, high) = consumer
-            .fetch_watermarks(&output.topic, partition, WAIT)
-            .map_err(kafka(what))?;
-        firsts.push(u64::try_from(high).unwrap_or(0));
-    }
-    if firsts.is_empty() {
-        return Err(kafka(what)(KafkaError::SetPartitionOffset(
-            RDKafkaErrorCode::UnknownTopicOrPartition,
-        )));
-    }
-    Ok(firsts)
+    let end = |partition| {
+        let (_, high) = consumer.fetch_watermarks(topic, partition, WAIT)?;
+        Ok(u64::try_from(high).unwrap_or(0))
+    };
+    (0..i32::try_from(partitions).unwrap_or(0)).map(end).collect()
 }
 
 #[cfg(test)]
