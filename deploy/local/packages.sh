@@ -11,6 +11,7 @@ NEEDED=(
   python3-venv                # oracles: Great Expectations, DuckDB
   postgresql                  # DDL is run against the real one
 )
+command -v mvn >/dev/null && command -v java >/dev/null || NEEDED+=(maven) # Kafka's broker
 
 missing=()
 for package in "${NEEDED[@]}"; do

@@ -282,9 +282,10 @@ fn strike(
     match fault {
         Fault::LeaderKilled | Fault::LeaderFrozen => {
             let leader = cluster.leader()?;
-            let (down, up) = match fault {
-                Fault::LeaderKilled => ("kill", "start"),
-                _ => ("pause", "resume"),
+            let (down, up) = if fault == Fault::LeaderKilled {
+                ("kill", "start")
+            } else {
+                ("pause", "resume")
             };
             cluster.stack(&[down, &leader])?;
             let vacant = cluster.succeeded(&leader)?;
