@@ -128,7 +128,7 @@ pub enum LaneError {
         batch: BatchId,
         /// Why not.
         #[source]
-        source: RunError,
+        source: Box<RunError>,
     },
     /// What a job asks for does not fit its pipeline.
     #[error("{0}")]
@@ -154,10 +154,14 @@ impl LaneError {
 
     /// Whether an attempt's counts did not add up: rows were lost on their way between workers. Nothing was published.
     fn is_miscounted(&self) -> bool {
-        let Self::Run(RunError::Commit { source, .. }) = self else {
-            return false;
-        };
-        matches!(source, CommitError::Manifest(_))
+        let Self::Run(error) = self else { return false };
+        matches!(
+            **error,
+            RunError::Commit {
+                source: CommitError::Manifest(_),
+                ..
+            }
+        )
     }
 
     /// Whether waiting helps: brokers come back.

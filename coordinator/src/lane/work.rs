@@ -573,9 +573,9 @@ impl Lane {
             return Ok(());
         };
         let adopted = batches.adopt(batch, &splits).await;
-        let unsettled = |source| LaneError::Unsettled {
+        let unsettled = |source: RunError| LaneError::Unsettled {
             batch: batch.clone(),
-            source,
+            source: Box::new(source),
         };
         if let Some(committed) = adopted.map_err(unsettled)? {
             return self.committed(job.as_str(), committed).await;
