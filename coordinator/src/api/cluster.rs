@@ -1,6 +1,6 @@
 //! ClusterService: who leads, who works. Heartbeats reach the leader through any coordinator, like every call.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millrace_proto::v1::{self, cluster_service_server::ClusterService};
 use tonic::{Request, Response, Status};
@@ -8,6 +8,10 @@ use tonic::{Request, Response, Status};
 use super::audit::Deed;
 use super::errors::{Reason, status};
 use super::{Shared, caller};
+use crate::election::LeaderInfo;
+
+/// How long a leader may take to see itself.
+const OBSERVED: Duration = Duration::from_secs(1);
 
 /// The service.
 pub(crate) struct Cluster(pub(crate) Shared);
@@ -20,7 +24,7 @@ impl ClusterService for Cluster {
     ) -> Result<Response<v1::GetClusterResponse>, Status> {
         let workers = self.0.control.workers.alive(Instant::now());
         Ok(Response::new(v1::GetClusterResponse {
-            leader: self.leader(),
+            leader: self.leader().await,
             slots: workers.iter().map(|worker| worker.slots).sum(),
             slots_busy: workers.iter().map(|worker| worker.slots_busy).sum(),
             workers,
@@ -61,14 +65,20 @@ impl ClusterService for Cluster {
             .control
             .workers
             .join(request.into_inner(), Instant::now())?;
-        let leader = self.leader();
+        let leader = self.leader().await;
         Ok(Response::new(v1::JoinClusterResponse { leader, drain }))
     }
 }
 
 impl Cluster {
-    /// Ourselves, as everybody sees us: only the leader answers calls.
-    fn leader(&self) -> Option<v1::Coordinator> {
-        self.0.control.leader.borrow().clone().map(Into::into)
+    /// Ourselves, as everybody sees us: only the leader answers calls. A new leader sees its own election a moment
+    /// after it has begun to act, so that is waited for.
+    async fn leader(&self) -> Option<v1::Coordinator> {
+        let control = &self.0.control;
+        let mut leader = control.leader.clone();
+        let is_us = |seen: &Option<LeaderInfo>| seen.as_ref().is_some_and(|seen| seen.name == control.name);
+        let seen = tokio::time::timeout(OBSERVED, leader.wait_for(is_us)).await;
+        let seen = seen.ok().and_then(Result::ok).and_then(|seen| seen.clone());
+        seen.map(Into::into)
     }
 }
