@@ -3,6 +3,7 @@
 //! These commands need the pipeline's file, the lake and the warehouse, and no cluster. They read the lake's own ledger, so
 //! a lake whose ledger is a cluster's is served by its coordinators.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,12 @@ use anyhow::{Context, Result, bail};
 use chrono::Utc;
 use clap::{Args, Subcommand};
 use millrace_coordinator::handoff::hold::{self, Decision, Verdict};
+use millrace_coordinator::handoff::preflight::preflight;
 use millrace_coordinator::handoff::{self, Standing};
 use millrace_coordinator::lake::Lake;
 use millrace_coordinator::ledger::Ledger;
 use millrace_coordinator::ledger::embedded::EmbeddedLedger;
+use millrace_pipeline::catalog::ddl;
 use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::ids::BatchId;
 use serde_json::json;
@@ -32,6 +35,8 @@ pub(crate) enum Handoff {
     Status(Status),
     /// Load what is committed and not loaded.
     Load(Load),
+    /// Say of Parquet files why Redshift would refuse to COPY them.
+    Preflight(Preflight),
     /// Load a held batch after all.
     Release(Decide),
     /// Never load a held batch; it stays in the lake.
@@ -54,6 +59,16 @@ pub(crate) struct Load {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Preflight {
+    /// Parquet files.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// The pipeline into whose table they would go; without it, only rules that hold for every table are checked.
+    #[arg(long, value_name = "FILE")]
+    pipeline: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Decide {
     #[command(flatten)]
     pipeline: PipelineFile,
@@ -72,6 +87,7 @@ impl Handoff {
         match self {
             Self::Status(status) => status.execute(),
             Self::Load(load) => load.execute(),
+            Self::Preflight(preflight) => preflight.execute(),
             Self::Release(decide) => decide.execute(Verdict::Released),
             Self::Discard(decide) => decide.execute(Verdict::Discarded),
         }
@@ -127,6 +143,28 @@ impl Load {
         }
         lakes::runtime(lakes::cores())?.block_on(load(opened.pipeline, opened.lake))?;
         Ok(Exit::Done)
+    }
+}
+
+impl Preflight {
+    fn execute(self) -> Result<Exit> {
+        let pipeline = self.pipeline.as_deref().map(lakes::pipeline).transpose()?;
+        let table = pipeline.as_ref().map(ddl::redshift_columns);
+        let (mut lines, mut exit) = (Vec::new(), Exit::Done);
+        for file in &self.files {
+            let bytes =
+                std::fs::read(file).with_context(|| format!("`{}` cannot be read", file.display()))?;
+            let faults = preflight(&bytes.into(), table.as_deref());
+            if faults.is_empty() {
+                lines.push(format!("{}: COPY would take it", file.display()));
+            }
+            for fault in faults {
+                exit = Exit::Failed;
+                lines.push(format!("{}: {fault}", file.display()));
+            }
+        }
+        output::result(&lines.join("\n"))?;
+        Ok(exit)
     }
 }
 

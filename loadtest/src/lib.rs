@@ -8,6 +8,7 @@
 //! sums.rs     the same by date, hour and source
 //! proxy.rs    an S3 store that misbehaves on purpose
 //! chaos/      faults at random while a cluster follows a topic, then the proof
+//! redshift_sim/  a stand-in for Redshift that copies Parquet by the documented rules
 //! ```
 //!
 //! Nothing here uses the data path's code: a fault there must not be able to hide itself.
@@ -19,4 +20,5 @@ pub mod generate;
 pub mod lake;
 pub mod ledger;
 pub mod proxy;
+pub mod redshift_sim;
 pub mod sums;

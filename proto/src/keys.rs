@@ -8,6 +8,7 @@
 //! attempts/<batch>-<attempt>.json
 //! manifests/<batch>.json
 //! holds/<batch>.json                            what was decided about a held batch
+//! loads/<digest>.manifest                         what a warehouse was told to load
 //! ledger/<sequence, 12 digits>.json
 //! ledger/head.json
 //! ledger/owner.json                              a cluster's ledger is in etcd: this tells which
@@ -88,6 +89,12 @@ pub const HOLDS: &str = "holds";
 #[must_use]
 pub fn hold(batch: &BatchId) -> String {
     format!("{HOLDS}/{batch}.json")
+}
+
+/// Key of a list of files that a warehouse is told to load, by the digest of its bytes.
+#[must_use]
+pub fn load(digest: &str) -> String {
+    format!("loads/{digest}.manifest")
 }
 
 /// Key of the ledger's `sequence`-th entry.

@@ -47,17 +47,14 @@ impl Connection {
             .keepalives_interval(KEEPALIVE)
             .keepalives_retries(3)
             .tcp_user_timeout(UNACKNOWLEDGED);
-        let (client, connection) =
-            config
-                .connect(tls()?)
-                .await
-                .map_err(|source| match HandoffError::of("let us in", source) {
-                    HandoffError::Connection { source, .. } => HandoffError::Connection {
-                        what: "could not be made",
-                        source,
-                    },
-                    refused => refused,
-                })?;
+        let connected = config.connect(tls()?).await;
+        let (client, connection) = connected.map_err(|error| {
+            let mut error = HandoffError::of("let us in", error);
+            if let HandoffError::Connection { what, .. } = &mut error {
+                *what = "could not be made";
+            }
+            error
+        })?;
         let task = tokio::spawn(async move {
             // Whoever waits for an answer is told of the error; this is for the log.
             if let Err(error) = connection.await {
@@ -82,13 +79,14 @@ impl Connection {
     pub(super) async fn rows(&self, what: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, HandoffError> {
         let answer = self.client.simple_query(sql).await;
         let messages = answer.map_err(|error| HandoffError::of(what, error))?;
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => Some(row),
-                _ => None,
-            })
-            .collect())
+        let row = |message| {
+            if let SimpleQueryMessage::Row(row) = message {
+                Some(row)
+            } else {
+                None
+            }
+        };
+        Ok(messages.into_iter().filter_map(row).collect())
     }
 }
 

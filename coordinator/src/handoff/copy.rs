@@ -222,7 +222,6 @@ fn numeric(value: i128, scale: u8, out: &mut Vec<u8>) {
         fraction_groups += 1;
     }
     while left > 0 {
-        #[expect(clippy::cast_possible_truncation, reason = "below 10,000")]
         groups.push((left % 10_000) as i16);
         left /= 10_000;
     }
@@ -290,16 +289,15 @@ fn json_item(items: &dyn Array, at: usize, is_json: bool, out: &mut String) {
         }
     } else {
         let shown = arrow::util::display::array_value_to_string(items, at).unwrap_or_default();
-        match items.data_type() {
-            DataType::Float64 if !items.as_primitive::<Float64Type>().value(at).is_finite() => {
-                out.push_str("null");
-            }
-            DataType::Date32 => {
-                out.push('"');
-                out.push_str(&shown);
-                out.push('"');
-            }
-            _ => out.push_str(&shown),
+        let floats = items.as_primitive_opt::<Float64Type>();
+        if floats.is_some_and(|floats| !floats.value(at).is_finite()) {
+            out.push_str("null");
+        } else if *items.data_type() == DataType::Date32 {
+            out.push('"');
+            out.push_str(&shown);
+            out.push('"');
+        } else {
+            out.push_str(&shown);
         }
     }
 }

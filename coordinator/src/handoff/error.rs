@@ -3,6 +3,7 @@
 use millrace_proto::ids::BatchId;
 
 use super::copy::CellError;
+use super::preflight::CopyFault;
 use super::table::TableFault;
 use crate::commit::CommitError;
 use crate::lake::LakeError;
@@ -76,7 +77,7 @@ pub enum HandoffError {
         what: String,
         /// Its answer.
         #[source]
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// The table is not the pipeline's.
     #[error("table `{table}` does not fit the pipeline, nothing was loaded:\n{}", lines(.faults))]
@@ -85,6 +86,19 @@ pub enum HandoffError {
         table: String,
         /// Column by column.
         faults: Vec<TableFault>,
+    },
+    /// A COPY was refused, and we see why.
+    #[error("table `{table}` cannot take file `{file}`: {fault}")]
+    Copy {
+        /// The table.
+        table: String,
+        /// Key of the file.
+        file: String,
+        /// The column and the rule.
+        fault: Box<CopyFault>,
+        /// What the warehouse said.
+        #[source]
+        refused: Box<HandoffError>,
     },
     /// A value that the warehouse cannot hold.
     #[error("batch {batch} cannot be loaded into `{table}`: file `{file}`")]
@@ -97,7 +111,7 @@ pub enum HandoffError {
         file: String,
         /// The column and the rule.
         #[source]
-        source: CellError,
+        source: Box<CellError>,
     },
     /// A column of a file that the table lacks.
     #[error(
@@ -195,6 +209,7 @@ impl HandoffError {
             | Self::Tls(_)
             | Self::Table { .. }
             | Self::Cell { .. }
+            | Self::Copy { .. }
             | Self::Stray { .. }
             | Self::Rows { .. }
             | Self::Digest { .. }
@@ -222,12 +237,12 @@ impl HandoffError {
             // Detail, hint and context may quote rows: they stay behind.
             Some(answer) => Self::Refused {
                 what: what.into(),
-                refusal: Refusal {
+                refusal: Box::new(Refusal {
                     code: answer.code().code().to_owned(),
                     message: answer.message().to_owned(),
                     table: answer.table().map(str::to_owned),
                     column: answer.column().map(str::to_owned),
-                },
+                }),
             },
             None => Self::Connection {
                 what: "was lost",

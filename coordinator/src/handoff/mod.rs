@@ -16,6 +16,7 @@
 //! | is down, restarts, is full         | tries again with growing pauses; the lake goes on, batches wait       |
 //! | refuses for good                   | says which table, column, file and rule, and tries again each minute  |
 
+mod catalogue;
 mod connection;
 mod copy;
 mod decide;
@@ -24,20 +25,23 @@ pub mod hold;
 mod jsonb;
 mod leading;
 mod postgres;
+pub mod preflight;
 mod read;
+mod redshift;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_pipeline::spec::model::{Pipeline, Warehouse};
+use millrace_proto::manifest::Manifest;
 use tokio::sync::watch;
 
 use crate::commit;
 use crate::lake::Lake;
 use crate::ledger::State;
-use postgres::{Outcome, Session};
+use postgres::Outcome;
 
 pub use copy::CellError;
 pub use decide::{Candidate, Loaded, Standing, candidates};
@@ -77,17 +81,10 @@ pub struct Handoff {
 }
 
 impl Handoff {
-    /// A handoff; none for a pipeline without a warehouse that can be loaded from here.
+    /// A handoff; none for a pipeline without a warehouse.
     #[must_use]
     pub fn new(pipeline: Arc<Pipeline>, lake: Lake) -> Option<Self> {
-        match &pipeline.warehouse {
-            Some(Warehouse::Postgres { .. }) => {}
-            Some(Warehouse::Redshift { .. }) => {
-                tracing::warn!(pipeline = %pipeline.name, "Redshift is not loaded from here yet");
-                return None;
-            }
-            None => return None,
-        }
+        pipeline.warehouse.as_ref()?;
         Some(Self {
             pipeline,
             lake,
@@ -121,42 +118,42 @@ impl Handoff {
             held: all.iter().filter(|one| one.standing == Standing::Held).count() as u64,
             ..Round::default()
         };
-        let waiting: Vec<&Candidate> = all
-            .iter()
+        let waiting: Vec<Candidate> = all
+            .into_iter()
             .filter(|one| one.standing == Standing::Waiting)
             .collect();
         self.waiting = waiting.len();
-        for candidate in waiting {
+        let mut rest = VecDeque::from(waiting);
+        while !rest.is_empty() {
             let began = Instant::now();
-            let manifest = commit::committed(&self.lake, &candidate.batch, &candidate.digest).await?;
-            let outcome = session
-                .load(&self.pipeline, &self.lake, candidate, &manifest)
-                .await?;
+            let loads = next_loads(&self.lake, &rest, session.batches_max()).await?;
+            let (outcome, count) = session.load(&self.pipeline, &self.lake, &loads).await?;
             if outcome == Outcome::WasThere {
-                // Whoever was first may have loaded another lake's batch of this name.
+                // Whoever was first may have loaded another lake's batch of this name: the next round looks.
                 *loaded = session.loaded(&self.pipeline).await?;
                 candidates(state, loaded, &BTreeMap::new())?;
+                rest.retain(|candidate| !loaded.contains_key(&candidate.batch));
                 continue;
             }
-            loaded.insert(candidate.batch.clone(), candidate.digest.clone());
-            round.batches += 1;
-            round.rows += candidate.rows;
-            self.waiting -= 1;
-            tracing::info!(
-                pipeline = %self.pipeline.name, batch = %candidate.batch, attempt = %candidate.attempt,
-                rows = candidate.rows, files = manifest.files.len(), milliseconds = began.elapsed().as_millis(),
-                waiting = self.waiting, "a batch is loaded"
-            );
+            rest.drain(..count);
+            self.waiting = rest.len();
+            let milliseconds = began.elapsed().as_millis();
+            for Load { candidate, manifest } in loads.into_iter().take(count) {
+                round.batches += 1;
+                round.rows += candidate.rows;
+                tracing::info!(
+                    pipeline = %self.pipeline.name, batch = %candidate.batch, attempt = %candidate.attempt,
+                    rows = candidate.rows, files = manifest.files.len(), milliseconds, waiting = self.waiting,
+                    "a batch is loaded"
+                );
+                loaded.insert(candidate.batch, candidate.digest);
+            }
         }
         Ok(round)
     }
 
     async fn connect(&self) -> Result<(Session, Loaded), HandoffError> {
-        let dsn = match &self.pipeline.warehouse {
-            Some(Warehouse::Postgres { dsn, .. } | Warehouse::Redshift { dsn, .. }) => dsn,
-            None => return Err(HandoffError::Dsn),
-        };
-        let session = Session::open(dsn, &self.pipeline).await?;
+        let session = Session::open(&self.pipeline).await?;
         let loaded = session.loaded(&self.pipeline).await?;
         Ok((session, loaded))
     }
@@ -241,6 +238,80 @@ impl Handoff {
             tracing::warn!(%pipeline, waiting, error = text, "the warehouse takes no batches now");
         } else {
             tracing::error!(%pipeline, waiting, behind_seconds = seconds, error = text, "the warehouse falls behind");
+        }
+    }
+}
+
+/// A batch that is to be loaded.
+struct Load {
+    candidate: Candidate,
+    manifest: Manifest,
+}
+
+/// The next batches with their manifests.
+async fn next_loads(lake: &Lake, rest: &VecDeque<Candidate>, most: usize) -> Result<Vec<Load>, HandoffError> {
+    let mut loads = Vec::new();
+    for candidate in rest.iter().take(most) {
+        let candidate = candidate.clone();
+        let manifest = commit::committed(lake, &candidate.batch, &candidate.digest).await?;
+        loads.push(Load { candidate, manifest });
+    }
+    Ok(loads)
+}
+
+/// A session with a warehouse of either kind.
+enum Session {
+    Postgres(postgres::Session),
+    Redshift(redshift::Session),
+}
+
+impl Session {
+    async fn open(pipeline: &Pipeline) -> Result<Self, HandoffError> {
+        match &pipeline.warehouse {
+            Some(Warehouse::Postgres { dsn, .. }) => {
+                Ok(Self::Postgres(postgres::Session::open(dsn, pipeline).await?))
+            }
+            Some(Warehouse::Redshift { dsn, iam_role, .. }) => {
+                let role = iam_role.as_deref();
+                Ok(Self::Redshift(
+                    redshift::Session::open(dsn, role, pipeline).await?,
+                ))
+            }
+            None => Err(HandoffError::Dsn),
+        }
+    }
+
+    async fn loaded(&self, pipeline: &Pipeline) -> Result<Loaded, HandoffError> {
+        match self {
+            Self::Postgres(session) => session.loaded(pipeline).await,
+            Self::Redshift(session) => session.loaded(pipeline).await,
+        }
+    }
+
+    /// Most batches of one load.
+    fn batches_max(&self) -> usize {
+        match self {
+            Self::Postgres(_) => 1,
+            Self::Redshift(_) => redshift::BATCHES_MAX,
+        }
+    }
+
+    /// Loads the first of these batches, or more; how many.
+    async fn load(
+        &self,
+        pipeline: &Pipeline,
+        lake: &Lake,
+        loads: &[Load],
+    ) -> Result<(Outcome, usize), HandoffError> {
+        match (self, loads) {
+            (Self::Redshift(session), loads) => session.load(pipeline, lake, loads).await,
+            (Self::Postgres(session), [first, ..]) => {
+                let outcome = session
+                    .load(pipeline, lake, &first.candidate, &first.manifest)
+                    .await?;
+                Ok((outcome, 1))
+            }
+            (Self::Postgres(_), []) => Ok((Outcome::WasThere, 0)),
         }
     }
 }

@@ -26,10 +26,11 @@ use millrace_proto::manifest::Manifest;
 use tokio_postgres::CopyInSink;
 
 use super::HandoffError;
-use super::connection::{Connection, field};
+use super::catalogue;
+use super::connection::Connection;
 use super::decide::{Candidate, Loaded};
 use super::read::{self, Piece};
-use super::table::{FoundColumn, TableFault, compare};
+use super::table::compare;
 use crate::lake::Lake;
 
 /// Bounds how long a frozen loader can keep others waiting.
@@ -68,26 +69,17 @@ impl Session {
 
     /// What the load ledger holds of this pipeline.
     pub(super) async fn loaded(&self, pipeline: &Pipeline) -> Result<Loaded, HandoffError> {
-        let sql = format!(
-            "SELECT batch, manifest_digest FROM {} WHERE pipeline = {}",
-            self.ledger,
-            literal(pipeline.name.as_str())
-        );
-        let rows = self.connection.rows("show its load ledger", &sql).await?;
-        let entry = |row| {
-            let batch = BatchId::try_from(field(row, 0).to_owned()).ok()?;
-            Some((batch, field(row, 1).to_owned()))
-        };
-        Ok(rows.iter().filter_map(entry).collect())
+        catalogue::loaded(&self.connection, &self.ledger, pipeline).await
     }
 
     /// Creates what is missing, widens what is narrow; two leaders take turns.
     async fn settle_table(&self, pipeline: &Pipeline) -> Result<(), HandoffError> {
-        let found = self.columns().await?;
-        let ledger_exists = self.exists(&self.ledger).await?;
+        let found = catalogue::columns(&self.connection, &self.table).await?;
+        let ledger = catalogue::columns(&self.connection, &catalogue::ledger_of(&self.table)).await?;
+        let ledger_exists = !ledger.is_empty();
         let wanted = ddl::postgres_columns(pipeline);
         if found.is_empty() && ledger_exists && !self.loaded(pipeline).await?.is_empty() {
-            return Err(self.dropped(pipeline));
+            return Err(catalogue::dropped(&self.table, &self.ledger, pipeline));
         }
         let comparison = compare(&self.table, &wanted, &found);
         if !found.is_empty() && !comparison.faults.is_empty() {
@@ -134,44 +126,6 @@ impl Session {
             let _ = self.connection.run("roll back", "ROLLBACK").await;
         }
         made
-    }
-
-    fn dropped(&self, pipeline: &Pipeline) -> HandoffError {
-        HandoffError::Table {
-            table: self.table.clone(),
-            faults: vec![TableFault {
-                what: "the table".to_owned(),
-                problem: "it is gone, and the load ledger says that batches were loaded into it".to_owned(),
-                statement: format!(
-                    "DELETE FROM {} WHERE pipeline = {}; -- to load every batch again",
-                    self.ledger,
-                    literal(pipeline.name.as_str())
-                ),
-            }],
-        }
-    }
-
-    /// The table's columns; none where there is no table.
-    async fn columns(&self) -> Result<Vec<FoundColumn>, HandoffError> {
-        let sql = format!(
-            "SELECT attname, format_type(atttypid, atttypmod), attnotnull, atthasdef OR attidentity <> ''
-             FROM pg_attribute WHERE attrelid = to_regclass({}) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-            literal(&qualified(&self.table))
-        );
-        let rows = self.connection.rows("describe its table", &sql).await?;
-        let found = |row| FoundColumn {
-            name: field(row, 0).to_owned(),
-            kind: field(row, 1).to_owned(),
-            not_null: field(row, 2) == "t",
-            has_default: field(row, 3) == "t",
-        };
-        Ok(rows.iter().map(found).collect())
-    }
-
-    async fn exists(&self, table: &str) -> Result<bool, HandoffError> {
-        let sql = format!("SELECT to_regclass({})", literal(table));
-        let rows = self.connection.rows("look for a table", &sql).await?;
-        Ok(rows.first().is_some_and(|row| !field(row, 0).is_empty()))
     }
 
     async fn schema_exists(&self, schema: &str) -> Result<bool, HandoffError> {

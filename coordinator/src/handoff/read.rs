@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use millrace_pipeline::spec::model::{ColumnType, PartitionLevel, Pipeline};
+use millrace_proto::ids::BatchId;
 use millrace_proto::manifest::{DataFile, Manifest};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -82,6 +83,23 @@ fn kinds(pipeline: &Pipeline) -> Vec<(String, ColumnType)> {
     declared.chain(levels).collect()
 }
 
+/// The columns of one data file, in its order.
+pub(super) async fn columns(
+    lake: &Lake,
+    batch: &BatchId,
+    file: &DataFile,
+) -> Result<Vec<String>, HandoffError> {
+    let object = DataObject::of(lake, file);
+    let builder = ParquetRecordBatchStreamBuilder::new(object).await;
+    let builder = builder.map_err(|source| HandoffError::File {
+        batch: batch.clone(),
+        file: file.object.key.clone(),
+        source,
+    })?;
+    let fields = builder.schema().fields().iter();
+    Ok(fields.map(|field| field.name().clone()).collect())
+}
+
 struct Reader {
     kinds: Vec<(String, ColumnType)>,
     table: String,
@@ -105,11 +123,7 @@ impl Reader {
             file: key.clone(),
             source,
         };
-        let object = DataObject {
-            lake: self.lake.clone(),
-            path: self.lake.path(key),
-            bytes: file.object.bytes,
-        };
+        let object = DataObject::of(&self.lake, file);
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let builder = ParquetRecordBatchStreamBuilder::new_with_options(object, options)
             .await
@@ -138,7 +152,7 @@ impl Reader {
                 batch: self.manifest.batch.clone(),
                 table: self.table.clone(),
                 file: key.clone(),
-                source,
+                source: Box::new(source),
             })?;
             if buffer.len() >= PIECE_BYTES {
                 let room = buffer.capacity();
@@ -187,6 +201,16 @@ struct DataObject {
     lake: Lake,
     path: Path,
     bytes: u64,
+}
+
+impl DataObject {
+    fn of(lake: &Lake, file: &DataFile) -> Self {
+        Self {
+            lake: lake.clone(),
+            path: lake.path(&file.object.key),
+            bytes: file.object.bytes,
+        }
+    }
 }
 
 impl AsyncFileReader for DataObject {

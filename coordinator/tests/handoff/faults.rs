@@ -111,8 +111,7 @@ async fn a_warehouse_that_crashes_gets_each_event_once() {
         bench.fill(round * 4, 4, 200).await;
         told.send_replace(Arc::new(bench.state().await));
         tokio::time::sleep(Duration::from_millis(random(round as u64) % 120)).await;
-        server.turn("kill").await;
-        server.turn("start").await;
+        server.crash().await;
     }
     let expected = bench.ids().await;
     let deadline = Instant::now() + Duration::from_secs(60);

@@ -17,7 +17,7 @@ async fn every_type_arrives_as_it_was() {
     let bench = Bench::new(COLUMNS, "");
     bench.write(
         "in/1.json",
-        r#"{"id":"full","at":"2026-01-01T05:06:07.123456Z","flag":true,"small":-5,"big":9007199254740993,"ratio":-0.1,"price":-1234567.891,"wide":1234567890123456789.0123456789,"day":"1999-12-31","payload":{"a":[1,"x\u0000y\ud800"],"b":"\ud83d\ude00"},"tags":["q\"uote","é"],"user":"Ünï"}
+        r#"{"id":"full","at":"2026-01-01T05:06:07.123456Z","flag":true,"small":-5,"big":9007199254740993,"ratio":-0.1,"price":-1234567.891,"wide":1234567890123456789.0123456789,"day":"1999-12-31","payload":{"a":[1,"x\u0000y"],"b":"\ud83d\ude00"},"tags":["q\"uote","é"],"user":"Ünï"}
 {"id":"empty","at":"2026-01-01T05:06:08Z"}
 {"id":"zero","at":"1900-01-01T00:00:00Z","flag":false,"small":0,"big":-1,"ratio":1e300,"price":0,"wide":-0.0000000001,"day":"2026-02-28","payload":[],"tags":[],"user":""}
 "#,
@@ -40,7 +40,7 @@ async fn every_type_arrives_as_it_was() {
         rows,
         [
             format!("empty|2026-01-01 05:06:08+00|{null}|2026-01-01|5"),
-            "full|2026-01-01 05:06:07.123456+00|t|-5|9007199254740993|-0.1|-1234567.891|1234567890123456789.0123456789|1999-12-31|{\"a\": [1, \"x\u{fffd}y\u{fffd}\"], \"b\": \"\u{1f600}\"}|[\"q\\\"uote\", \"é\"]|Ünï|2026-01-01|5".to_owned(),
+            "full|2026-01-01 05:06:07.123456+00|t|-5|9007199254740993|-0.1|-1234567.891|1234567890123456789.0123456789|1999-12-31|{\"a\": [1, \"x\u{fffd}y\"], \"b\": \"\u{1f600}\"}|[\"q\\\"uote\", \"é\"]|Ünï|2026-01-01|5".to_owned(),
             "zero|1900-01-01 00:00:00+00|f|0|-1|1e+300|0.000|-0.0000000001|2026-02-28|[]|[]||1900-01-01|0".to_owned(),
         ]
     );
@@ -158,7 +158,7 @@ async fn a_refusal_names_file_and_column() {
         .unwrap();
     server
         .sql(&format!(
-            "ALTER TABLE {table} ADD CONSTRAINT odd CHECK (big <> 3)"
+            "ALTER TABLE {table} ADD CONSTRAINT odd CHECK (big <> 3) NOT VALID"
         ))
         .await;
     bench.fill(1, 1, 5).await;

@@ -12,4 +12,5 @@ mod faults;
 mod lakes;
 mod loads;
 mod proxy;
+mod redshift;
 mod server;

@@ -1,8 +1,9 @@
 //! A PostgreSQL of one's own, on loopback, gone when it is dropped; and a client that is not the handoff's.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
@@ -32,9 +33,15 @@ impl Server {
         rest.split('/').next().unwrap().to_owned()
     }
 
-    /// `kill`, as a crash would, or `start` again on the same data.
-    pub(crate) async fn turn(&self, verb: &'static str) {
-        script(self.folder.path(), verb).await;
+    /// A crash, and a new start on the same data.
+    pub(crate) async fn crash(&self) {
+        script(self.folder.path(), "kill").await;
+        // The new server waits for the processes of the old one to be gone.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !run(self.folder.path(), "start").await.status.success() {
+            assert!(Instant::now() < deadline, "PostgreSQL does not come back");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// A table that no other test has.
@@ -49,16 +56,14 @@ impl Server {
         let running = tokio::spawn(connection);
         let answer = client.simple_query(sql).await.unwrap();
         running.abort();
-        answer
-            .into_iter()
-            .filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => {
-                    let cells: Vec<&str> = (0..row.len()).map(|at| row.get(at).unwrap_or("<null>")).collect();
-                    Some(cells.join("|"))
-                }
-                _ => None,
-            })
-            .collect()
+        let row = |message| {
+            let SimpleQueryMessage::Row(row) = message else {
+                return None;
+            };
+            let cells: Vec<&str> = (0..row.len()).map(|at| row.get(at).unwrap_or("<null>")).collect();
+            Some(cells.join("|"))
+        };
+        answer.into_iter().filter_map(row).collect()
     }
 }
 
@@ -72,11 +77,15 @@ impl Drop for Server {
 }
 
 async fn script(folder: &Path, verb: &'static str) {
-    let folder = folder.to_owned();
-    let ran = tokio::task::spawn_blocking(move || command(&folder, verb).output().unwrap()).await;
-    let output = ran.unwrap();
+    let output = run(folder, verb).await;
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "postgres.sh {verb}: {errors}");
+}
+
+async fn run(folder: &Path, verb: &'static str) -> Output {
+    let folder = folder.to_owned();
+    let ran = tokio::task::spawn_blocking(move || command(&folder, verb).output().unwrap());
+    ran.await.unwrap()
 }
 
 fn command(folder: &Path, verb: &str) -> Command {

@@ -1,0 +1,71 @@
+//! What a warehouse says of itself: the columns of a table, the batches in the load ledger.
+//!
+//! The queries use the catalogue that PostgreSQL and Redshift have alike.
+
+use millrace_pipeline::catalog::identifier::literal;
+use millrace_pipeline::spec::model::Pipeline;
+use millrace_proto::ids::BatchId;
+
+use super::HandoffError;
+use super::connection::{Connection, field};
+use super::decide::Loaded;
+use super::table::{FoundColumn, TableFault};
+
+/// A table's columns, in their order; none where there is no table. `table` is `schema.table`, unquoted.
+pub(super) async fn columns(connection: &Connection, table: &str) -> Result<Vec<FoundColumn>, HandoffError> {
+    let (schema, table) = table.split_once('.').unwrap_or(("public", table));
+    let sql = format!(
+        "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef
+         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = {} AND c.relname = {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        literal(schema),
+        literal(table)
+    );
+    let rows = connection.rows("describe its table", &sql).await?;
+    let found = |row| FoundColumn {
+        name: field(row, 0).to_owned(),
+        kind: field(row, 1).to_owned(),
+        not_null: field(row, 2) == "t",
+        has_default: field(row, 3) == "t",
+    };
+    Ok(rows.iter().map(found).collect())
+}
+
+/// The load ledger's name as the catalogue has it, beside a table.
+pub(super) fn ledger_of(table: &str) -> String {
+    let (schema, _) = table.split_once('.').unwrap_or(("public", table));
+    format!("{schema}.millrace_loads")
+}
+
+/// What the load ledger holds of a pipeline.
+pub(super) async fn loaded(
+    connection: &Connection,
+    ledger: &str,
+    pipeline: &Pipeline,
+) -> Result<Loaded, HandoffError> {
+    let sql = format!(
+        "SELECT batch, manifest_digest FROM {ledger} WHERE pipeline = {}",
+        literal(pipeline.name.as_str())
+    );
+    let rows = connection.rows("show its load ledger", &sql).await?;
+    let entry = |row| {
+        let batch = BatchId::try_from(field(row, 0).to_owned()).ok()?;
+        Some((batch, field(row, 1).to_owned()))
+    };
+    Ok(rows.iter().filter_map(entry).collect())
+}
+
+/// The table is gone and its load ledger is not: loading on would leave the older batches out.
+pub(super) fn dropped(table: &str, ledger: &str, pipeline: &Pipeline) -> HandoffError {
+    HandoffError::Table {
+        table: table.to_owned(),
+        faults: vec![TableFault {
+            what: "the table".to_owned(),
+            problem: "it is gone, and the load ledger says that batches were loaded into it".to_owned(),
+            statement: format!(
+                "DELETE FROM {ledger} WHERE pipeline = {}; -- to load every batch again",
+                literal(pipeline.name.as_str())
+            ),
+        }],
+    }
+}

@@ -1,0 +1,137 @@
+//! The handoff into Redshift, as the simulator plays it: several batches in one COPY, each event once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_coordinator::handoff::Handoff;
+use millrace_loadtest::redshift_sim::{Fault, Simulator};
+use millrace_pipeline::spec::model::{Secret, Warehouse};
+use object_store::ObjectStore;
+
+use crate::lakes::{Bench, COLUMNS};
+use crate::loads::PATIENCE;
+use crate::server::Server;
+
+/// The role that COPY is told.
+const ROLE: &str = "arn:aws:iam::123456789012:role/load";
+
+struct Stage {
+    server: Server,
+    simulator: Simulator,
+    bench: Bench,
+}
+
+impl Stage {
+    /// The lake's folder stands for the bucket `lake`.
+    async fn set(batches: usize) -> Self {
+        let server = Server::start().await;
+        let mut bench = Bench::new(COLUMNS, "");
+        bench.fill(0, batches, 20).await;
+        bench.lake.url = "s3://lake/of-the-test".to_owned();
+        let store: Arc<dyn ObjectStore> = Arc::clone(&bench.lake.store);
+        let buckets = HashMap::from([("lake".to_owned(), store)]);
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let simulator = Simulator::start(listen, server.dsn.clone(), buckets)
+            .await
+            .unwrap();
+        Self {
+            server,
+            simulator,
+            bench,
+        }
+    }
+
+    fn handoff(&self, table: &str) -> Handoff {
+        let mut pipeline = self.bench.pipeline.clone();
+        pipeline.warehouse = Some(Warehouse::Redshift {
+            dsn: Secret::new(format!("postgres://loader@{}/dev", self.simulator.address)),
+            table: table.to_owned(),
+            sort_key: Vec::new(),
+            dist_key: None,
+            iam_role: Some(ROLE.to_owned()),
+        });
+        Handoff::new(Arc::new(pipeline), self.bench.lake.clone()).unwrap()
+    }
+
+    async fn loaded(&self, table: &str) -> Vec<String> {
+        let sql = format!("SELECT id FROM {table} ORDER BY id COLLATE \"C\"");
+        self.server.sql(&sql).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_wait_share_one_copy_and_arrive_once() {
+    let stage = Stage::set(5).await;
+    let table = stage.server.table();
+    let state = stage.bench.state().await;
+    let round = stage.handoff(&table).settle(&state, PATIENCE).await.unwrap();
+    assert_eq!((round.batches, round.rows), (5, 100));
+    assert_eq!(stage.loaded(&table).await, stage.bench.ids().await);
+    let lists = stage.bench.lake.list("loads").await.unwrap();
+    assert_eq!(lists.len(), 1, "{lists:?}");
+    let again = stage.handoff(&table).settle(&state, PATIENCE).await.unwrap();
+    assert_eq!(again.batches, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_or_a_conflict_loads_each_event_once() {
+    let stage = Stage::set(3).await;
+    let (state, expected) = (stage.bench.state().await, stage.bench.ids().await);
+    let slow = Fault::Slow(Duration::from_millis(50));
+    for fault in [
+        Fault::LoseBeforeCommit,
+        Fault::LoseAfterCommit,
+        Fault::Conflict,
+        slow,
+    ] {
+        for round in 0..10 {
+            let table = stage.server.table();
+            stage.simulator.arm(fault);
+            stage.handoff(&table).settle(&state, PATIENCE).await.unwrap();
+            assert!(stage.simulator.has_happened(), "{fault:?}");
+            assert_eq!(stage.loaded(&table).await, expected, "{fault:?} {round}");
+        }
+    }
+}
+
+/// Keys are not enforced there: the lock is the fence.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_loaders_at_once_take_turns() {
+    let stage = Stage::set(3).await;
+    let (state, expected) = (stage.bench.state().await, stage.bench.ids().await);
+    for _ in 0..10 {
+        let table = stage.server.table();
+        let empty = millrace_coordinator::ledger::State::default();
+        stage.handoff(&table).round(&empty).await.unwrap();
+        let (mut one, mut two) = (stage.handoff(&table), stage.handoff(&table));
+        let (one, two) = tokio::join!(one.settle(&state, PATIENCE), two.settle(&state, PATIENCE));
+        assert_eq!(one.unwrap().batches + two.unwrap().batches, 3);
+        assert_eq!(stage.loaded(&table).await, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_copy_names_file_column_and_rule() {
+    let stage = Stage::set(1).await;
+    let long = "x".repeat(70_000);
+    let line = format!("{{\"id\":\"long\",\"at\":\"2026-01-01T00:00:00Z\",\"user\":\"{long}\"}}\n");
+    stage.bench.write("in/long.json", &line);
+    stage.bench.run().await;
+    let table = stage.server.table();
+    let refused = stage
+        .handoff(&table)
+        .settle(&stage.bench.state().await, PATIENCE)
+        .await;
+    let error = refused.unwrap_err();
+    let text = error.text();
+    assert!(!error.is_retryable(), "{text}");
+    for part in [
+        "column `user`",
+        "70000 bytes, the most is 65535",
+        "data/date=2026-01-01/hour=00/",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(stage.loaded(&table).await, Vec::<String>::new());
+}
