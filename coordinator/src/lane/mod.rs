@@ -12,7 +12,9 @@
 //! | it still fails, or its job is cancelled | gives the batch up, unless its manifest is there: its positions are free |
 //! | the leadership is lost                  | is dropped where it stands: the ledger refuses it from then on          |
 
+mod attempt;
 mod input;
+mod record;
 mod work;
 
 use std::collections::BTreeMap;
