@@ -23,10 +23,7 @@ use crate::ledger::embedded::EmbeddedLedger;
 use crate::ledger::{Ledger, LedgerError, State};
 use crate::lifecycle::{Batches, CommittedBatch, Hook, Moment};
 use crate::report::Report;
-use crate::split::{next_batch, unpacked_bytes};
-
-/// Size of a split of a plain file: small enough that cores finish together, large enough to be cheap.
-const SPLIT_BYTES: u64 = 16 << 20;
+use crate::split::{SPLIT_BYTES, next_batch, unpacked_bytes, unplanned};
 
 /// Why a run ended early. What was committed before stays; running again goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -300,10 +297,7 @@ impl Runner {
 
     fn announce(&self, splits: &[Split], progress: &Progress) {
         let covered = &self.batches.ledger.state().covered;
-        let planned = |split: &Split| match covered.get(&split.object) {
-            Some(ranges) => ranges.missing(split.start, split.end).is_empty(),
-            None => false,
-        };
+        let planned = |split: &Split| unplanned(covered, &split.object, split.start, split.end).is_empty();
         let new = splits.iter().filter(|split| !planned(split));
         let bytes = new.map(unpacked_bytes).sum();
         progress

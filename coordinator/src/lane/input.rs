@@ -19,10 +19,8 @@ use super::LaneError;
 use crate::job::RunError;
 use crate::ledger::{LostRange, State};
 use crate::split::kafka::{Begin, Gap, Sizing, TopicClient, TopicRange, everything, onward, plan_range};
-use crate::split::{PartitionOffsets, next_batch, unpacked_bytes};
+use crate::split::{PartitionOffsets, SPLIT_BYTES, next_batch, unpacked_bytes, unplanned};
 
-/// Size of a split of a plain object.
-const SPLIT_BYTES: u64 = 16 << 20;
 /// Most hours that one job may span: a slip of the pen asks for millennia.
 const HOURS_MAX: i64 = 24 * 366 * 2;
 const HOUR_MS: i64 = 3_600_000;
@@ -191,10 +189,7 @@ impl Input {
             Self::Topic(input) => &input.current,
             Self::Follow(_) | Self::Quarantine => return 0,
         };
-        let missing = |split: &Split| match state.covered.get(&split.object) {
-            Some(planned) => planned.missing(split.start, split.end),
-            None => vec![(split.start, split.end)],
-        };
+        let missing = |split: &Split| unplanned(&state.covered, &split.object, split.start, split.end);
         splits
             .iter()
             .flat_map(missing)
@@ -317,11 +312,7 @@ fn plan(
     state: &State,
     sizing: Sizing,
 ) -> (Vec<Split>, Vec<LostRange>) {
-    let uncovered = |object: &InputObject, start: u64, end: u64| match state.covered.get(object) {
-        Some(planned) => planned.missing(start, end),
-        None if start < end => vec![(start, end)],
-        None => Vec::new(),
-    };
+    let uncovered = |object: &InputObject, start, end| unplanned(&state.covered, object, start, end);
     let plan = plan_range(range, partitions, &uncovered, sizing);
     (plan.splits, plan.gaps.iter().map(lost_range).collect())
 }

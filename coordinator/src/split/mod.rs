@@ -14,6 +14,9 @@ use millrace_proto::split::{InputObject, Split};
 pub use kafka::PartitionOffsets;
 pub use ranges::Ranges;
 
+/// Size of a split of a plain object: small enough that tasks end together, large enough to be cheap.
+pub const SPLIT_BYTES: u64 = 16 << 20;
+
 /// How much larger a compressed object is taken to be once unpacked: event JSON packs about so well.
 const UNPACKED_RATIO: u64 = 6;
 
@@ -42,12 +45,21 @@ pub fn next_batch(
     batch
 }
 
+/// The parts of `start..end` of an object that no batch has planned, in order.
+#[must_use]
+pub fn unplanned(
+    covered: &HashMap<InputObject, Ranges>,
+    object: &InputObject,
+    start: u64,
+    end: u64,
+) -> Vec<(u64, u64)> {
+    let nothing = Ranges::default();
+    covered.get(object).unwrap_or(&nothing).missing(start, end)
+}
+
 /// The parts of a split that no batch has planned.
 fn uncovered(split: &Split, covered: &HashMap<InputObject, Ranges>) -> Vec<Split> {
-    let parts = match covered.get(&split.object) {
-        Some(planned) => planned.missing(split.start, split.end),
-        None => vec![(split.start, split.end)],
-    };
+    let parts = unplanned(covered, &split.object, split.start, split.end);
     let part = |(start, end)| Split {
         start,
         end,
@@ -160,6 +172,19 @@ mod tests {
                 }
             }
             prop_assert_eq!(planned, sizes.iter().sum::<u64>());
+        }
+
+        /// An object without a byte has no position: planning it would never end, and `verify` would object.
+        #[test]
+        fn an_empty_object_is_nothing_to_plan(sizes in proptest::collection::vec(0u64..3, 1..6)) {
+            let all: Vec<Split> = sizes.iter().enumerate().map(|(n, &size)| Split {
+                index: 0,
+                object: object(n, size),
+                start: 0,
+                end: size,
+            }).collect();
+            let batch = next_batch(&all, &HashMap::new(), 1000, &unpacked_bytes);
+            prop_assert_eq!(batch.len(), sizes.iter().filter(|size| **size > 0).count());
         }
 
         /// Every split is dealt exactly once, objects stay together where they must, and no task has more than
