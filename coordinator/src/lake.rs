@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use millrace_pipeline::spec::model::Pipeline;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
@@ -57,6 +58,16 @@ pub enum LakeError {
 }
 
 impl Lake {
+    /// A pipeline's lake, opened: its store, and its root there.
+    #[must_use]
+    pub fn of(pipeline: &Pipeline, (store, root): (Arc<dyn ObjectStore>, Path)) -> Self {
+        Self {
+            url: pipeline.lake.url.clone(),
+            store,
+            root,
+        }
+    }
+
     /// The full path of a key.
     #[must_use]
     pub fn path(&self, key: &str) -> Path {

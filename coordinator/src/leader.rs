@@ -13,6 +13,7 @@ use millrace_proto::v1::{Job, JobState};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::causes::chain;
 use crate::engine::stopped;
 use crate::handoff;
 use crate::lane::{self, ActiveJobs, LaneError, Tools};
@@ -44,8 +45,7 @@ pub async fn lead(tools: Arc<Tools>, mut stop: watch::Receiver<bool>) {
             Some(ended) = lanes.join_next() => {
                 if let Ok((name, outcome)) = ended {
                     if let Err(error) = outcome {
-                        tracing::warn!(pipeline = %name, error = text(&error), "a lane broke");
-                        tokio::time::sleep(PAUSE).await;
+                        tracing::warn!(pipeline = %name, error = chain(&error), "a lane broke");
                     }
                     at_work.remove(&name);
                 }
@@ -77,6 +77,10 @@ pub async fn lead(tools: Arc<Tools>, mut stop: watch::Receiver<bool>) {
                 let (tools, jobs) = (Arc::clone(&tools), jobs.clone());
                 lanes.spawn(async move {
                     let ended = lane::run(tools, name.clone(), jobs).await;
+                    if ended.is_err() {
+                        // Its own pause: the other lanes, and the loss of the leadership, do not wait for it.
+                        tokio::time::sleep(PAUSE).await;
+                    }
                     (name, ended)
                 });
             }
@@ -93,15 +97,4 @@ fn take_in(active: &mut ActiveJobs, job: Job) -> bool {
     } else {
         active.remove(&job.job_id).is_some()
     }
-}
-
-fn text(error: &LaneError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod applied;
+pub mod causes;
 pub mod commit;
 pub mod config;
 pub mod election;

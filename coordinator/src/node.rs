@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use etcd_client::ConnectOptions;
 use futures::future::BoxFuture;
 use millrace_pipeline::codec::{Workplace, WorkplaceOptions};
-use millrace_pipeline::source::{S3Options, Stores};
+use millrace_pipeline::source::S3Options;
 use millrace_pipeline::spec::model::Pipeline;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -92,11 +92,7 @@ struct EtcdLakes {
 impl Lakes for EtcdLakes {
     fn open(&self, pipeline: Arc<Pipeline>) -> BoxFuture<'_, Result<(Lake, State), BoxError>> {
         Box::pin(async move {
-            let place = &pipeline.lake;
-            let s3 = self.s3.at(place.endpoint.as_deref(), place.region.as_deref());
-            let (store, root) = Stores::new(s3).open(&place.url)?;
-            let url = place.url.clone();
-            let lake = Lake { url, store, root };
+            let lake = Lake::of(&pipeline, self.s3.open_lake(&pipeline.lake)?);
             let state = EtcdLedger::read(&self.etcd, &self.prefix, &pipeline.name, &lake).await?;
             Ok((lake, state))
         })

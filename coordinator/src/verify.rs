@@ -28,6 +28,7 @@ use parquet::file::reader::FileReader;
 use parquet::file::serialized_reader::SerializedFileReader;
 use serde::Serialize;
 
+use crate::causes::chain;
 use crate::commit;
 use crate::lake::{Lake, LakeError};
 use crate::ledger::embedded::EmbeddedLedger;
@@ -320,17 +321,4 @@ fn check_key_counts(pipeline: &Pipeline, manifests: &[Manifest], verdict: &mut V
             ));
         }
     }
-}
-
-/// An error and its causes in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

@@ -1,4 +1,4 @@
-//! What a worker is told. Comes as values: the binary reads the file and fills in `${env:NAME}`.
+//! What a worker is told. Comes as values: the binary reads the file.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use chrono::{DateTime, SecondsFormat, Utc};
-use millrace_client::v1::{self, Counts, HourState, Job, JobState, job_input::Input};
+use millrace_client::v1::{self, Counts, HourState, Job, job_input::Input};
+use millrace_coordinator::registry::state;
 use prost_types::Timestamp;
 use serde_json::{Value, json};
 
@@ -18,14 +19,7 @@ pub(crate) fn time(time: Option<&Timestamp>) -> Option<String> {
 
 /// `running`.
 pub(crate) fn state(job: &Job) -> &'static str {
-    match job.state() {
-        JobState::Unspecified => "unspecified",
-        JobState::Pending => "pending",
-        JobState::Running => "running",
-        JobState::Succeeded => "succeeded",
-        JobState::Failed => "failed",
-        JobState::Cancelled => "cancelled",
-    }
+    state::name(job.state())
 }
 
 /// What a job reads, in a few words.

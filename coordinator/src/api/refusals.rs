@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::Status;
 
 use super::errors::{Reason, Violations, invalid, not_leader, retry_after, status};
+use crate::causes::chain;
 use crate::quarantine::QuarantineError;
 use crate::query::QueryError;
 use crate::registry::RegistryError;
@@ -15,7 +16,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 impl From<RegistryError> for Status {
     fn from(error: RegistryError) -> Self {
-        let text = text(&error);
+        let text = chain(&error);
         match &error {
             RegistryError::Etcd(_) => retry_after(Reason::RegistryUnavailable, text, AGAIN),
             RegistryError::NotLeader { .. } => not_leader(text),
@@ -73,7 +74,7 @@ impl From<JoinError> for Status {
 
 /// A lake that could not be read. Its errors name objects, never what stands in them.
 pub(crate) fn lake(error: &(dyn std::error::Error + 'static)) -> Status {
-    retry_after(Reason::LakeUnavailable, text(error), AGAIN)
+    retry_after(Reason::LakeUnavailable, chain(error), AGAIN)
 }
 
 impl From<QuarantineError> for Status {
@@ -86,16 +87,4 @@ impl From<QueryError> for Status {
     fn from(error: QueryError) -> Self {
         lake(&error)
     }
-}
-
-/// An error with its causes, in a line.
-fn text(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

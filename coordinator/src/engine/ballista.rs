@@ -174,7 +174,9 @@ impl Ballista {
             buckets,
             committed,
         } = work;
-        let prepared = self.workplace.prepare(&attempt)?;
+        let prepared = self
+            .workplace
+            .prepare(&attempt.pipeline, attempt.environment.as_deref())?;
         let reports = keys::attempt(&attempt.batch, attempt.attempt);
         let name = format!("{}-{}", attempt.batch, attempt.attempt);
         let mut objects = vec![String::new(); tasks.iter().map(Vec::len).sum()];

@@ -75,6 +75,15 @@ impl Connection {
         ran.map_err(|error| HandoffError::of(what, error))
     }
 
+    /// Rolls back what failed, and hands the outcome on.
+    pub(super) async fn settle<T>(&self, outcome: Result<T, HandoffError>) -> Result<T, HandoffError> {
+        if outcome.is_err() && !self.is_closed() {
+            // The error that matters is the first one; a session that is dropped is rolled back too.
+            let _ = self.run("roll back", "ROLLBACK").await;
+        }
+        outcome
+    }
+
     /// The rows of a query.
     pub(super) async fn rows(&self, what: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, HandoffError> {
         let answer = self.client.simple_query(sql).await;

@@ -5,6 +5,7 @@ use millrace_proto::ids::BatchId;
 use super::copy::CellError;
 use super::preflight::CopyFault;
 use super::table::TableFault;
+use crate::causes::chain;
 use crate::commit::CommitError;
 use crate::lake::LakeError;
 
@@ -221,14 +222,7 @@ impl HandoffError {
     /// The whole chain, on one line.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        chain(self)
     }
 
     /// An error of the client library, for what was asked.

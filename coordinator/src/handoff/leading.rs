@@ -89,11 +89,7 @@ async fn hand_off(tools: Arc<Tools>, stored: v1::Pipeline) {
         }
     };
     let lake = match tools.workplace.lake(&pipeline) {
-        Ok((store, root)) => Lake {
-            url: pipeline.lake.url.clone(),
-            store,
-            root,
-        },
+        Ok(opened) => Lake::of(&pipeline, opened),
         Err(error) => {
             tracing::error!(pipeline = name, %error, "the lake cannot be opened: nothing of it is handed off");
             return;

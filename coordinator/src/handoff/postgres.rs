@@ -121,11 +121,7 @@ impl Session {
             .connection
             .run(&format!("make table `{}`", self.table), &sql)
             .await;
-        if made.is_err() && !self.connection.is_closed() {
-            // The error that matters is the first one.
-            let _ = self.connection.run("roll back", "ROLLBACK").await;
-        }
-        made
+        self.connection.settle(made).await
     }
 
     async fn schema_exists(&self, schema: &str) -> Result<bool, HandoffError> {
@@ -142,11 +138,7 @@ impl Session {
         manifest: &Manifest,
     ) -> Result<Outcome, HandoffError> {
         let outcome = self.transaction(pipeline, lake, candidate, manifest).await;
-        if outcome.is_err() && !self.connection.is_closed() {
-            // The error that matters is the first one; a session that is dropped is rolled back too.
-            let _ = self.connection.run("roll back", "ROLLBACK").await;
-        }
-        outcome
+        self.connection.settle(outcome).await
     }
 
     async fn transaction(

@@ -134,11 +134,7 @@ impl Session {
         let group = &loads[..count];
         let columns = columns.into_iter().flatten().next().unwrap_or_default();
         let outcome = self.transaction(pipeline, lake, group, &columns).await;
-        if outcome.is_err() && !self.connection.is_closed() {
-            // The error that matters is the first one; a session that is dropped is rolled back too.
-            let _ = self.connection.run("roll back", "ROLLBACK").await;
-        }
-        match outcome {
+        match self.connection.settle(outcome).await {
             Ok(outcome) => Ok((outcome, count)),
             Err(error) => Err(self.explain(error, pipeline, lake, group, &columns).await),
         }

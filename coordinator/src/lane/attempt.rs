@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::input::SharedPipeline;
 use super::work::{Lane, environment};
 use super::{LaneError, Tools};
+use crate::causes::chain;
 use crate::commit::CommitError;
 use crate::engine::EngineError;
 use crate::engine::ballista::{TaskProgress, Work};
@@ -88,7 +89,7 @@ impl Lane {
         for batch in left {
             self.give_up(&batch).await?;
         }
-        redriven.map_err(|error| LaneError::Input(error_text(&error)))
+        redriven.map_err(|error| LaneError::Input(chain(&error)))
     }
 
     /// Attempt after attempt over the same positions, until one is committed.
@@ -129,7 +130,7 @@ impl Lane {
                 return Err(failed);
             }
             self.tools.metrics.attempt_failed(self.name.as_str());
-            tracing::warn!(job = job.job_id, batch = %batch, attempt = %attempt, error = failed.text(), "an attempt failed");
+            tracing::warn!(job = job.job_id, batch = %batch, attempt = %attempt, error = chain(&failed), "an attempt failed");
             tokio::time::sleep(pause).await;
             (pause, tries) = ((pause * 2).min(RETRY_PAUSE_MAX), tries + 1);
             attempt = batches.start(batch).await?;
@@ -188,17 +189,6 @@ impl Lane {
     }
 }
 
-fn error_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 /// Publishes what an attempt wrote. A store that does not answer is asked again: the work is done already, and a manifest
 /// that was put by a call without an answer is found.
 async fn publish(
@@ -219,7 +209,7 @@ async fn publish(
                 source: CommitError::Lake(source),
                 ..
             }) => {
-                tracing::warn!(%job, %batch, %attempt, error = crate::verify::chain(&source), "publishing is tried again");
+                tracing::warn!(%job, %batch, %attempt, error = chain(&source), "publishing is tried again");
             }
             published => return Ok(published?),
         }

@@ -180,21 +180,6 @@ impl LaneError {
             | Self::Input(_) => false,
         }
     }
-
-    /// The whole chain, on one line.
-    fn text(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            let more = error.to_string();
-            if !text.ends_with(&more) {
-                text.push_str(": ");
-                text.push_str(&more);
-            }
-            cause = error.source();
-        }
-        text
-    }
 }
 
 /// Runs a lane until its pipeline has no active jobs for a while. `jobs` holds all active jobs of all pipelines.
@@ -206,7 +191,7 @@ pub async fn run(
     pipeline: PipelineName,
     mut jobs: watch::Receiver<ActiveJobs>,
 ) -> Result<(), LaneError> {
-    let mut lane = Lane::open(tools, pipeline, jobs.clone()).await?;
+    let mut lane = Lane::new(tools, pipeline, jobs.clone());
     lane.finish_interrupted().await?;
     loop {
         let Some(pause) = lane.step().await? else {

@@ -11,6 +11,7 @@ use millrace_proto::v1::{self, JobState};
 use super::LaneError;
 use super::input::Input;
 use super::work::{Lane, Running};
+use crate::causes::chain;
 use crate::ledger::{Entry, LostRange};
 use crate::lifecycle::{CommittedBatch, Moment};
 
@@ -56,8 +57,8 @@ impl Lane {
             duplicates = total.duplicates, quarantined = total.quarantined, "a batch is committed"
         );
         self.keys.extend(manifest.keys.iter().cloned());
+        let bytes: u64 = manifest.files.iter().map(|file| file.object.bytes).sum();
         if let Some(running) = self.running.get_mut(job) {
-            let bytes = manifest.files.iter().map(|file| file.object.bytes).sum::<u64>();
             running
                 .input
                 .learn(bytes.saturating_mul(PACKED_RATIO), total.written);
@@ -77,7 +78,6 @@ impl Lane {
             .running
             .get(job)
             .map_or(0, |running| running.input.left(state));
-        let bytes = manifest.files.iter().map(|file| file.object.bytes).sum();
         let is_held = state.batches.get(&manifest.batch).is_some_and(|batch| batch.held);
         self.tools
             .metrics
@@ -149,7 +149,7 @@ impl Lane {
     }
 
     pub(super) async fn fail(&mut self, id: &str, error: &LaneError) -> Result<(), LaneError> {
-        let text = error.text();
+        let text = chain(error);
         tracing::error!(job = id, error = text, "a job failed");
         self.leave(id);
         let ended = SystemTime::now();

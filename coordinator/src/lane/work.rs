@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use millrace_pipeline::codec::{AttemptSpec, PipelineText};
+use millrace_pipeline::codec::PipelineText;
 use millrace_pipeline::spec::model::DedupScope;
-use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
+use millrace_proto::ids::{BatchId, JobId, PipelineName};
 use millrace_proto::manifest::KeyFile;
 use millrace_proto::split::Split;
 use millrace_proto::v1::{self, JobState};
@@ -16,6 +16,7 @@ use super::attempt::Asked;
 use super::input::{Input, Next, SharedPipeline};
 use super::{ActiveJobs, LaneError, Tools};
 use crate::applied;
+use crate::causes::chain;
 use crate::engine::EngineError;
 use crate::job::RunError;
 use crate::lake::Lake;
@@ -52,16 +53,10 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Takes the pipeline's ledger over.
-    ///
-    /// # Errors
-    /// When the ledger, the registry or the lake refuse or fail.
-    pub async fn open(
-        tools: Arc<Tools>,
-        name: PipelineName,
-        jobs: watch::Receiver<ActiveJobs>,
-    ) -> Result<Self, LaneError> {
-        Ok(Self {
+    /// A lane that has done nothing yet: its ledger is opened with its first job.
+    #[must_use]
+    pub fn new(tools: Arc<Tools>, name: PipelineName, jobs: watch::Receiver<ActiveJobs>) -> Self {
+        Self {
             tools,
             name,
             jobs,
@@ -69,7 +64,7 @@ impl Lane {
             keys: Vec::new(),
             running: BTreeMap::new(),
             turn: VecDeque::new(),
-        })
+        }
     }
 
     /// Whether no job is active.
@@ -162,7 +157,7 @@ impl Lane {
                 Ok(Some(wait)) => pause = Some(pause.map_or(wait, |pause| pause.min(wait))),
                 Err(error) if error.is_fatal() => return Err(error),
                 Err(error) if error.is_passing() => {
-                    tracing::warn!(job = id, error = error.text(), "the brokers are asked again");
+                    tracing::warn!(job = id, error = chain(&error), "the brokers are asked again");
                     pause = Some(pause.map_or(BROKER_PAUSE, |pause| pause.min(BROKER_PAUSE)));
                 }
                 Err(error) => {
@@ -179,11 +174,8 @@ impl Lane {
         let active = self.jobs.borrow_and_update().clone();
         self.running.retain(|id, _| active.contains_key(id));
         self.turn.retain(|id| active.contains_key(id));
-        let new = active
-            .into_values()
-            .filter(|job| job.pipeline == self.name.as_str());
-        for job in new.collect::<Vec<_>>() {
-            if self.running.contains_key(&job.job_id) {
+        for job in active.into_values() {
+            if !self.is_ours(&job) || self.running.contains_key(&job.job_id) {
                 continue;
             }
             let id = job.job_id.clone();
@@ -191,7 +183,7 @@ impl Lane {
                 Ok(()) => {}
                 Err(error) if error.is_fatal() => return Err(error),
                 Err(error) if error.is_passing() => {
-                    tracing::warn!(job = id, error = error.text(), "the job waits for its brokers");
+                    tracing::warn!(job = id, error = chain(&error), "the job waits for its brokers");
                 }
                 Err(error) => self.fail(&id, &error).await?,
             }
@@ -235,15 +227,9 @@ impl Lane {
             .get_pipeline(&job.pipeline, job.pipeline_version)
             .await?;
         let text = applied::text(&stored).map_err(LaneError::Input)?;
-        let spec = AttemptSpec {
-            pipeline: text.clone(),
-            environment: environment(job),
-            batch: BatchId::try_from("prepared".to_owned())?,
-            attempt: Attempt { epoch: 0, number: 0 },
-            watermark_us: None,
-            quarantine_date: String::new(),
-        };
-        let prepared = self.tools.workplace.prepare(&spec).map_err(EngineError::from)?;
+        let environment = environment(job);
+        let prepared = self.tools.workplace.prepare(&text, environment.as_deref());
+        let prepared = prepared.map_err(EngineError::from)?;
         Ok((text, prepared))
     }
 
@@ -252,11 +238,7 @@ impl Lane {
             return Ok(());
         }
         let pipeline = Arc::clone(&prepared.steps.pipeline);
-        let lake = Lake {
-            url: pipeline.lake.url.clone(),
-            store: Arc::clone(&prepared.lake),
-            root: prepared.root.clone(),
-        };
+        let lake = Lake::of(&pipeline, (Arc::clone(&prepared.lake), prepared.root.clone()));
         let tools = &self.tools;
         let ledger =
             EtcdLedger::open(&tools.etcd, &tools.prefix, &self.name, &tools.lead, lake.clone()).await?;

@@ -8,6 +8,7 @@
 //! |-------------------------------|-------------------------------------------------------------------------|
 //! | how the output is partitioned | in as many parts as the input, by nothing: values and rows change       |
 //! | how it is ordered             | not at all, see [`Unary::KEEPS_ORDER`]                                  |
+//! | whether to join the input     | only where a step takes it whole, see [`Unary::WHOLE_INPUT`]            |
 //! | whether to repartition input  | no: splits are shared out where the plan begins, rows stay with a task  |
 
 use std::fmt;
@@ -25,8 +26,9 @@ use datafusion::physical_plan::metrics::{
 };
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
-    Partitioning, PlanProperties, ReplaceChildrenOptions,
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan,
+    ExecutionPlanProperties, InputDistributionRequirements, Partitioning, PlanProperties,
+    ReplaceChildrenOptions,
 };
 use futures::stream::BoxStream;
 
@@ -36,6 +38,9 @@ pub trait Unary: fmt::Debug + Send + Sync + 'static {
     const NAME: &'static str;
     /// Whether rows come out in the order in which they came in.
     const KEEPS_ORDER: bool = false;
+
+    /// Whether it takes its whole input as one partition.
+    const WHOLE_INPUT: bool = false;
 
     /// The schema of its batches over an input of this schema.
     fn schema(&self, input: &SchemaRef) -> SchemaRef;
@@ -149,6 +154,14 @@ impl<U: Unary> ExecutionPlan for UnaryExec<U> {
 
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![U::KEEPS_ORDER]
+    }
+
+    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
+        InputDistributionRequirements::new(vec![if U::WHOLE_INPUT {
+            Distribution::SinglePartition
+        } else {
+            Distribution::UnspecifiedDistribution
+        }])
     }
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {

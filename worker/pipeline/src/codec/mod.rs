@@ -104,7 +104,10 @@ impl PhysicalExtensionCodec for Codec {
         let [input] = inputs else {
             return Err(refused(CodecError::Inputs { found: inputs.len() }));
         };
-        let prepared = self.workplace.prepare(&node.attempt).map_err(refused)?;
+        let prepared = self
+            .workplace
+            .prepare(&node.attempt.pipeline, node.attempt.environment.as_deref())
+            .map_err(refused)?;
         let attempt = Arc::new(node.attempt);
         let operator = travelling::make(
             node.step,

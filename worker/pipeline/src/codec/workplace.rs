@@ -10,7 +10,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use parking_lot::Mutex;
 
-use super::{AttemptSpec, StepCounters};
+use super::{AttemptSpec, PipelineText, StepCounters};
 use crate::dedup::KeyIndex;
 use crate::plan::{PlanError, Steps};
 use crate::sink::SinkSpec;
@@ -146,20 +146,23 @@ impl Workplace {
         Arc::clone(&self.cancelled)
     }
 
-    /// The attempt's pipeline, ready.
+    /// A pipeline under an environment, ready.
     ///
     /// # Errors
     /// When it cannot be read or planned here, or its lake cannot be opened.
-    pub fn prepare(&self, attempt: &AttemptSpec) -> Result<Arc<Prepared>, CodecError> {
-        let digest = digest_of(attempt)?;
+    pub fn prepare(
+        &self,
+        pipeline: &PipelineText,
+        environment: Option<&str>,
+    ) -> Result<Arc<Prepared>, CodecError> {
+        let digest = digest_of(pipeline, environment)?;
         if let Some(prepared) = self.prepared.lock().get(&digest) {
             return Ok(Arc::clone(prepared));
         }
-        let pipeline = attempt
-            .pipeline
+        let pipeline = pipeline
             .load(&*self.options.env)
             .map_err(|report| CodecError::Pipeline(Box::new(report)))?;
-        let prepared = Arc::new(self.prepare_pipeline(pipeline, attempt.environment.as_deref())?);
+        let prepared = Arc::new(self.prepare_pipeline(pipeline, environment)?);
         let mut kept = self.prepared.lock();
         if kept.len() >= PREPARED_MAX {
             kept.clear();
@@ -173,12 +176,7 @@ impl Workplace {
     /// # Errors
     /// When its address is none.
     pub fn lake(&self, pipeline: &Pipeline) -> Result<(Arc<dyn ObjectStore>, Path), StoreError> {
-        let place = &pipeline.lake;
-        let s3 = self
-            .options
-            .s3
-            .at(place.endpoint.as_deref(), place.region.as_deref());
-        Stores::new(s3).open(&place.url)
+        self.options.s3.open_lake(&pipeline.lake)
     }
 
     fn prepare_pipeline(
@@ -242,8 +240,8 @@ impl Workplace {
 }
 
 /// Names the pipeline and the environment.
-fn digest_of(attempt: &AttemptSpec) -> Result<String, CodecError> {
-    let named = serde_json::to_vec(&(&attempt.pipeline, &attempt.environment));
+fn digest_of(pipeline: &PipelineText, environment: Option<&str>) -> Result<String, CodecError> {
+    let named = serde_json::to_vec(&(pipeline, environment));
     Ok(blake3::hash(&named.map_err(CodecError::Damaged)?)
         .to_hex()
         .to_string())

@@ -48,12 +48,7 @@ impl Uploads {
             self.join_one().await?;
         }
         let key = key.to_owned();
-        let path = Path::parse(format!("{}/{key}", self.root).trim_start_matches('/')).map_err(|source| {
-            SinkError::Key {
-                key: key.clone(),
-                source,
-            }
-        })?;
+        let path = path_of(&self.root, &key)?;
         let file = self.local_root.as_ref().map(|root| root.join(&key));
         if let (Some(root), Some(file)) = (&self.local_root, &file) {
             let below = file
@@ -87,6 +82,14 @@ impl Uploads {
             Some(Err(source)) => Err(SinkError::put("an object", source.into())),
         }
     }
+}
+
+/// The path of a key below a lake's root.
+pub(super) fn path_of(root: &Path, key: &str) -> Result<Path, SinkError> {
+    Path::parse(format!("{root}/{key}").trim_start_matches('/')).map_err(|source| SinkError::Key {
+        key: key.to_owned(),
+        source,
+    })
 }
 
 async fn put(

@@ -20,7 +20,7 @@ use object_store::{ClientOptions, ObjectStore};
 use parking_lot::Mutex;
 
 use super::kafka::{KafkaClients, KafkaOptions};
-use crate::spec::model::Secret;
+use crate::spec::model::{Lake, Secret};
 
 /// How S3 is reached. Everything is optional: nothing at all means AWS with the role of the machine.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -45,6 +45,15 @@ pub struct S3Options {
 }
 
 impl S3Options {
+    /// A pipeline's lake: its store, and its root there.
+    ///
+    /// # Errors
+    /// When its address or the options are not usable.
+    pub fn open_lake(&self, lake: &Lake) -> Result<(Arc<dyn ObjectStore>, Path), StoreError> {
+        let there = self.at(lake.endpoint.as_deref(), lake.region.as_deref());
+        Stores::new(there).open(&lake.url)
+    }
+
     /// The same access at the endpoint and region that a pipeline declares; what it leaves out stays.
     #[must_use]
     pub fn at(&self, endpoint: Option<&str>, region: Option<&str>) -> Self {
