@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::TryStreamExt;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use millrace_proto::manifest::KeyFile;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -56,6 +56,8 @@ struct Below {
 #[derive(Default)]
 struct State {
     hours: HashMap<i64, Entry>,
+    /// The key files of all hours, by name.
+    known: HashSet<String>,
     /// Memory of all hours' sets.
     bytes: usize,
     /// Counts openings: the clock of "used longest ago".
@@ -151,14 +153,10 @@ impl KeyIndex {
         {
             let mut state = self.state.lock();
             for file in files {
-                let entry = state.hours.entry(file.hour).or_default();
-                if entry
-                    .files
-                    .iter()
-                    .any(|known| known.object.key == file.object.key)
-                {
+                if !state.known.insert(file.object.key.clone()) {
                     continue;
                 }
+                let entry = state.hours.entry(file.hour).or_default();
                 entry.files.push(file.clone());
                 if let Some(hour) = &entry.resident {
                     let (_, new) = resident
@@ -379,6 +377,7 @@ fn key_count(files: &[KeyFile]) -> usize {
 impl State {
     fn add_files(&mut self, files: &[KeyFile]) {
         for file in files {
+            self.known.insert(file.object.key.clone());
             self.hours.entry(file.hour).or_default().files.push(file.clone());
         }
     }
