@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use ballista_executor::flight_service::BallistaFlightService;
@@ -65,6 +65,19 @@ pub struct Access {
     pub s3: S3Options,
     /// Fills in `${env:NAME}` of pipelines.
     pub env: Environment,
+}
+
+/// The tenure under way, and whose it is.
+struct Following {
+    epoch: u64,
+    address: String,
+    tenure: Tenure,
+}
+
+impl Following {
+    fn is_of(&self, leader: &v1::Coordinator) -> bool {
+        self.epoch == leader.epoch && self.address == leader.scheduler_address
+    }
 }
 
 /// A worker that serves shuffle data already.
@@ -138,36 +151,24 @@ impl Worker {
     /// When the leader refuses this worker for good.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), WorkerError> {
         let mut leaders = Leaders::new(&self.config);
-        let mut tenure: Option<(u64, String, Tenure)> = None;
-        let mut silent_since: Option<Instant> = None;
+        let mut following: Option<Following> = None;
+        let mut is_silent = false;
         let mut id = fresh_id();
         loop {
-            let busy = tenure.as_ref().map_or(0, |(_, _, tenure)| tenure.busy());
+            let busy = following.as_ref().map_or(0, |following| following.tenure.busy());
             self.gauges.slots(self.place.slots, busy);
             match leaders.join(&self.describe(&id, busy, false)).await {
                 Ok(answer) => {
-                    if silent_since.take().is_some() {
-                        self.gauges.follows(answer.leader.epoch);
+                    if std::mem::take(&mut is_silent) {
                         tracing::info!(leader = answer.leader.name, "a leader answers again");
                     }
-                    let (epoch, address) = (answer.leader.epoch, &answer.leader.scheduler_address);
-                    let same = |(e, a, _): &(u64, String, Tenure)| *e == epoch && a == address;
-                    if !tenure.as_ref().is_some_and(same) {
-                        drop(tenure.take());
+                    if !following
+                        .as_ref()
+                        .is_some_and(|following| following.is_of(&answer.leader))
+                    {
+                        drop(following.take());
                         id = fresh_id();
-                        let workplace = Arc::new(self.workplace(&id));
-                        match Tenure::begin(address, id.clone(), &self.place, workplace).await {
-                            Ok(begun) => {
-                                tracing::info!(
-                                    leader = answer.leader.name,
-                                    epoch,
-                                    executor = id,
-                                    "following"
-                                );
-                                tenure = Some((epoch, address.clone(), begun));
-                            }
-                            Err(error) => tracing::warn!(%error, epoch, "the leader cannot be followed yet"),
-                        }
+                        following = self.follow(&answer.leader, &id).await;
                     }
                     if answer.drain {
                         tracing::info!("draining: the leader asked for it");
@@ -175,14 +176,15 @@ impl Worker {
                     }
                 }
                 Err(refused @ LeaderError::Refused(_)) => return Err(refused.into()),
-                Err(error) => {
-                    if silent_since.is_none() {
-                        tracing::warn!(%error, "no leader; looking for one");
-                        self.gauges.follows(0);
-                        silent_since = Some(Instant::now());
-                    }
+                Err(error) if !is_silent => {
+                    tracing::warn!(%error, "no leader; looking for one");
+                    is_silent = true;
                 }
+                Err(_) => {}
             }
+            let followed = following.as_ref().filter(|_| !is_silent);
+            self.gauges
+                .follows(followed.map_or(0, |following| following.epoch));
             tokio::select! {
                 () = tokio::time::sleep(HEARTBEAT) => {}
                 () = told(&mut stop) => {
@@ -191,7 +193,7 @@ impl Worker {
                 }
             }
         }
-        if let Some((_, _, tenure)) = tenure {
+        if let Some(Following { tenure, .. }) = following {
             let worker = self.describe(&id, tenure.busy(), true);
             let patience = Duration::from_secs(self.config.drain_seconds);
             let drained = tenure.drain(patience);
@@ -207,6 +209,26 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Begins to take tasks from a leader; none where its scheduler cannot be reached yet.
+    async fn follow(&self, leader: &v1::Coordinator, id: &str) -> Option<Following> {
+        let (epoch, address) = (leader.epoch, leader.scheduler_address.clone());
+        let workplace = Arc::new(self.workplace(id));
+        match Tenure::begin(&address, id.to_owned(), &self.place, workplace).await {
+            Ok(tenure) => {
+                tracing::info!(leader = leader.name, epoch, executor = id, "following");
+                Some(Following {
+                    epoch,
+                    address,
+                    tenure,
+                })
+            }
+            Err(error) => {
+                tracing::warn!(%error, epoch, "the leader cannot be followed yet");
+                None
+            }
+        }
     }
 
     fn describe(&self, id: &str, busy: usize, draining: bool) -> v1::Worker {
