@@ -7,6 +7,7 @@
 //! | `Unavailable` | hears nothing                               | is told 503 and to slow down                |
 //! | `Silent`      | does as it was asked                        | hears nothing: the connection ends          |
 //! | `Slow`        | hears of it half a second later             | waits so long                               |
+//! | `Hold`        | hears of it when another fault is set       | waits so long: it is at work until then     |
 //!
 //! Signatures stay good: they cover the `Host` that the caller used, and that is passed on. One call a connection: how
 //! bodies are framed need not be understood then.
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 const DELAY: Duration = Duration::from_millis(500);
 const SLOW_DOWN: &str =
@@ -34,11 +35,15 @@ pub enum Fault {
     Silent,
     /// Late.
     Slow,
+    /// Not before another fault is set.
+    Hold,
 }
 
 struct State {
     store: SocketAddr,
     plan: Mutex<(Fault, u64)>,
+    /// Told of every new plan.
+    planned: Condvar,
     calls: AtomicU64,
     fired: AtomicU64,
     stop: AtomicBool,
@@ -63,6 +68,7 @@ impl Proxy {
         let state = Arc::new(State {
             store,
             plan: Mutex::new((Fault::None, 1)),
+            planned: Condvar::new(),
             calls: AtomicU64::new(0),
             fired: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -90,6 +96,7 @@ impl Proxy {
     /// From now on every `every`th call meets this fault.
     pub fn set(&self, fault: Fault, every: u64) {
         *self.state.plan.lock() = (fault, every.max(1));
+        self.state.planned.notify_all();
     }
 
     /// Calls that met a fault.
@@ -108,6 +115,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.state.stop.store(true, Ordering::Relaxed);
+        self.set(Fault::None, 1);
         // Wakes the listener, which then ends.
         let _ = TcpStream::connect(self.address);
     }
@@ -140,6 +148,10 @@ impl State {
                 );
             }
             Fault::Slow => std::thread::sleep(DELAY),
+            Fault::Hold => {
+                let mut plan = self.plan.lock();
+                self.planned.wait_while(&mut plan, |plan| plan.0 == Fault::Hold);
+            }
             Fault::None | Fault::Silent => {}
         }
         let mut store = TcpStream::connect(self.store)?;
@@ -223,5 +235,22 @@ mod tests {
         assert_eq!(answers.iter().filter(|answer| answer.is_empty()).count(), 1);
         assert_eq!(served.load(Ordering::SeqCst), 3);
         assert_eq!((proxy.calls(), proxy.fired()), (4, 2));
+    }
+
+    #[test]
+    fn a_call_that_is_held_reaches_the_store_when_the_fault_is_lifted() {
+        let (address, served) = store();
+        let proxy = Proxy::start(&format!("http://{address}")).unwrap();
+        proxy.set(Fault::Hold, 1);
+        std::thread::scope(|scope| {
+            let caller = scope.spawn(|| call(&proxy));
+            while proxy.fired() == 0 {
+                std::thread::yield_now();
+            }
+            assert!(!caller.is_finished());
+            assert_eq!(served.load(Ordering::SeqCst), 0);
+            proxy.set(Fault::None, 1);
+            assert!(caller.join().unwrap().ends_with("done"));
+        });
     }
 }

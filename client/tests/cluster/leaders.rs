@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use millrace_loadtest::proxy::Fault;
+
 use crate::sandbox::Sandbox;
 
 const SOURCE: &str = r#"s3: {url: "s3://millrace/raw/shop/", format: json}"#;
@@ -63,11 +65,11 @@ fn a_leader_may_die_when_a_batch_is_finished() {
 
 #[test]
 fn a_leader_that_freezes_and_wakes_when_another_leads_writes_nothing() {
-    let sandbox = Sandbox::cluster(2, 2);
+    let (sandbox, proxy) = Sandbox::with_one_held(2, 2);
     sandbox.upload("shop", 60_000, 22);
     sandbox.apply("shop", SOURCE);
     let job = sandbox.submit("shop", &[]);
-    sandbox.has_read(&job, 1);
+    sandbox.at_work("worker-2");
     let (first, epoch) = sandbox.leader();
     sandbox.signal(&first, "STOP");
     let (second, later) = sandbox.until("another leads", |sandbox| {
@@ -76,6 +78,7 @@ fn a_leader_that_freezes_and_wakes_when_another_leads_writes_nothing() {
     });
     assert!(later > epoch, "{first} {epoch}, {second} {later}");
     sandbox.signal(&first, "CONT");
+    proxy.set(Fault::None, 1);
     let done = sandbox.done(&job);
     assert_eq!(done["events_read"], 60_000, "{done}");
     sandbox.until("the first one knows that it was taken over", |sandbox| {
@@ -86,15 +89,16 @@ fn a_leader_that_freezes_and_wakes_when_another_leads_writes_nothing() {
 
 #[test]
 fn leaders_are_killed_one_after_another_while_a_job_runs() {
-    let mut sandbox = Sandbox::cluster(3, 2);
+    let (mut sandbox, proxy) = Sandbox::with_one_held(3, 2);
     sandbox.upload("shop", 60_000, 23);
     sandbox.apply("shop", SOURCE);
     let job = sandbox.submit("shop", &[]);
     for _ in 0..2 {
-        sandbox.has_read(&job, 1);
+        sandbox.at_work("worker-2");
         let (leader, _) = sandbox.leader();
         sandbox.kill(&leader);
     }
+    proxy.set(Fault::None, 1);
     let done = sandbox.done(&job);
     assert_eq!(done["events_read"], 60_000, "{done}");
     sandbox.judge("shop", "shop");

@@ -16,6 +16,7 @@ use millrace_loadtest::generate::files::{Compress, Output as Files, generate};
 use millrace_loadtest::generate::plan::Recipe;
 use millrace_loadtest::generate::topic::{TopicOutput, send};
 use millrace_loadtest::ledger::Sent;
+use millrace_loadtest::proxy::{Fault, Proxy};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -68,6 +69,17 @@ impl Sandbox {
         Self::start(1, 0).with(coordinators, workers)
     }
 
+    /// The same, but the last worker stays at whatever it is given until the proxy between it and S3 lets go.
+    pub(crate) fn with_one_held(coordinators: u8, workers: u8) -> (Self, Proxy) {
+        let mut sandbox = Self::cluster(coordinators, workers - 1);
+        let proxy = Proxy::start(sandbox.s3()).unwrap();
+        proxy.set(Fault::Hold, 1);
+        let endpoint = proxy.endpoint();
+        sandbox.worker(&format!("worker-{workers}"), &[("AWS_ENDPOINT_URL", &endpoint)]);
+        sandbox.has_workers(usize::from(workers));
+        (sandbox, proxy)
+    }
+
     /// Adds coordinators and workers, the first coordinator leading.
     pub(crate) fn with(mut self, coordinators: u8, workers: u8) -> Self {
         for i in 1..=coordinators {
@@ -76,11 +88,26 @@ impl Sandbox {
         for i in 1..=workers {
             self.worker(&format!("worker-{i}"), &[]);
         }
-        self.until("every worker has joined", |sandbox| {
-            let cluster = sandbox.try_json(&["cluster", "show"])?;
-            (cluster["workers"].as_array()?.len() == usize::from(workers)).then_some(())
-        });
+        self.has_workers(usize::from(workers));
         self
+    }
+
+    /// Waits until just so many workers are known to the leader.
+    pub(crate) fn has_workers(&self, workers: usize) {
+        self.until(&format!("{workers} workers"), |sandbox| {
+            let cluster = sandbox.try_json(&["cluster", "show"])?;
+            (cluster["workers"].as_array()?.len() == workers).then_some(())
+        });
+    }
+
+    /// Waits until a worker has something to do.
+    pub(crate) fn at_work(&self, worker: &str) {
+        self.until(&format!("{worker} is at work"), |sandbox| {
+            let cluster = sandbox.try_json(&["cluster", "show"])?;
+            let workers = cluster["workers"].as_array()?;
+            let busy = |shown: &&Value| shown["name"] == worker && shown["slots_busy"] != 0;
+            workers.iter().find(busy).map(|_| ())
+        });
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

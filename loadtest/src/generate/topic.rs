@@ -1,15 +1,19 @@
 //! Lines to a Kafka topic, with the same ledger as files have.
 //!
 //! Each line is a message of its own, without its line end, in the partition that the event's id says: copies lie where
-//! their originals do. The message's time is when the line is due, from the recipe's start on; so it rises with the
-//! offset, and an hour by message time is one stretch of the lines. Every message's offset is checked as the brokers
-//! acknowledge it: the ledger names no offset that is not the line's.
+//! their originals do. Every message's offset is checked as the brokers acknowledge it: the ledger names no offset that
+//! is not the line's.
+//!
+//! The message's time is when the line is due: from the recipe's start on, so that it rises with the offset and an hour
+//! by message time is one stretch of the lines; or now, when lines are sent at a rate. Brokers may be restarted only under
+//! the latter: on their start they forget the producers of messages that are older than a day
+//! (`producer.id.expiration.ms`), and then a batch that is sent again stands in the topic twice.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -45,7 +49,7 @@ pub struct TopicOutput {
     pub replication: u32,
     /// Compression: `none`, `gzip`, `snappy`, `lz4`, `zstd`.
     pub codec: String,
-    /// Lines a second; none for as fast as it goes.
+    /// Lines a second, each with the time when it is sent; none for as fast as it goes, with the recipe's times.
     pub rate: Option<u64>,
     /// Further options of librdkafka.
     pub options: Vec<(String, String)>,
@@ -225,7 +229,7 @@ impl Sending<'_> {
         let expected = usize::try_from(self.next[partition]).unwrap_or(usize::MAX);
         let mut record = BaseRecord::<(), [u8], usize>::with_opaque_to(&self.output.topic, expected)
             .partition(i32::try_from(partition).unwrap_or(i32::MAX))
-            .timestamp(due_ms(recipe, number))
+            .timestamp(self.time_ms(recipe, number))
             .payload(line);
         loop {
             match self.producer.send(record) {
@@ -242,6 +246,14 @@ impl Sending<'_> {
         }
         self.next[partition] += 1;
         Ok(())
+    }
+
+    fn time_ms(&self, recipe: &Recipe, number: u64) -> i64 {
+        if self.output.rate.is_none() {
+            return due_ms(recipe, number);
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Waits until `sent` lines are due.
