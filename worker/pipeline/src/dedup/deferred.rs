@@ -1,9 +1,10 @@
 //! Rows held back until their hour's committed keys have been read past them.
 //!
-//! An hour whose keys do not fit in memory is settled when the input has ended: the held rows' keys are
-//! sorted and walked beside the hour's sorted key files, of which only the row groups that can matter
-//! are read. What is found in a file is a duplicate, the rest goes on. Memory is the held rows, and of
-//! the files one row group at a time.
+//! An hour whose keys do not fit in memory is settled when the input has ended, or before when the held rows
+//! take too much memory: their keys are sorted and walked beside the hour's sorted key files, of which only
+//! the row groups that can matter are read. What is found in a file is a duplicate, the rest goes on. Memory
+//! is the held rows, and of the files one row group at a time. Nothing is written to disk: held rows are not
+//! masked yet.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,7 @@ use super::{DedupError, KeyIndex};
 pub(super) struct HeldBack {
     batches: Vec<RecordBatch>,
     hours: BTreeMap<i64, Vec<HeldRow>>,
+    bytes: usize,
 }
 
 /// A held row and its key; sorts by key.
@@ -39,9 +41,15 @@ pub(super) struct Settled {
 }
 
 impl HeldBack {
+    /// Memory of the held rows and their keys.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Holds a batch, all of whose rows have a key and a time.
     pub(super) fn push(&mut self, batch: &RecordBatch, columns: &Columns) -> Result<(), DedupError> {
         let batch = compacted(batch)?;
+        self.bytes += batch.get_array_memory_size() + batch.num_rows() * size_of::<HeldRow>();
         let keyed = columns.keyed(&batch)?;
         for row in 0..batch.num_rows() {
             let held = HeldRow {

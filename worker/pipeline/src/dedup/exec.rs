@@ -1,7 +1,7 @@
 //! The operator that drops repeats: thin, what it knows is in the [`KeyIndex`].
 //!
-//! A task's stream is its input's batches less the repeats, then the survivors of deferred hours, then
-//! one note with the duplicates counted by split.
+//! A task's stream is its input's batches less the repeats, with the survivors of deferred hours where enough of
+//! them were held back and at the end, then one note with the duplicates counted by split.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -25,6 +25,10 @@ use super::{DedupError, KeyIndex};
 use crate::rows::Note;
 use crate::unary::{Unary, UnaryExec, UnaryTask};
 
+/// Held rows are settled when they take this much, in each task. Each time the key files of their hours are read once
+/// more: a smaller bound reads more often.
+const HELD_BYTES: usize = 128 << 20;
+
 /// Keeps the first event of each key in its event hour.
 pub type DedupExec = UnaryExec<Dedup>;
 
@@ -35,6 +39,8 @@ pub struct Dedup {
     pub index: Arc<KeyIndex>,
     /// Position of the event time.
     pub time_column: usize,
+    /// Memory of held rows from which on they are settled before the input ends.
+    held_bytes: usize,
 }
 
 impl DedupExec {
@@ -42,7 +48,22 @@ impl DedupExec {
     /// rows need not be partitioned by key within a process.
     #[must_use]
     pub fn new(input: Arc<dyn ExecutionPlan>, index: Arc<KeyIndex>, time_column: usize) -> Self {
-        Self::over(input, Arc::new(Dedup { index, time_column }))
+        Self::holding(HELD_BYTES, input, index, time_column)
+    }
+
+    /// The same with another bound for rows of deferred hours.
+    pub(super) fn holding(
+        held_bytes: usize,
+        input: Arc<dyn ExecutionPlan>,
+        index: Arc<KeyIndex>,
+        time_column: usize,
+    ) -> Self {
+        let step = Dedup {
+            index,
+            time_column,
+            held_bytes,
+        };
+        Self::over(input, Arc::new(step))
     }
 }
 
@@ -54,8 +75,10 @@ struct Task {
     columns: Columns,
     duplicates: BTreeMap<u32, u64>,
     held: HeldBack,
-    /// What is left to emit once the input has ended.
-    last: Option<VecDeque<RecordBatch>>,
+    held_bytes: usize,
+    /// What was settled and is still to be emitted.
+    settled: VecDeque<RecordBatch>,
+    ended: bool,
     metrics: BaselineMetrics,
 }
 
@@ -63,15 +86,17 @@ impl Task {
     /// The next batch to emit.
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
-            if let Some(last) = &mut self.last {
-                return Ok(last.pop_front());
-            }
-            let next = match self.input.next().await.transpose()? {
-                Some(batch) => self.judge(batch).await.map_err(external)?,
-                None => {
-                    self.last = Some(self.finish().await?);
-                    None
-                }
+            let next = if let Some(settled) = self.settled.pop_front() {
+                Some(settled)
+            } else if self.ended {
+                return Ok(None);
+            } else if let Some(batch) = self.input.next().await.transpose()? {
+                self.judge(batch).await.map_err(external)?
+            } else {
+                self.ended = true;
+                self.settle().await.map_err(external)?;
+                self.settled.extend(self.note()?);
+                None
             };
             if let Some(batch) = next.filter(|batch| batch.num_rows() > 0) {
                 self.metrics.output_rows().add(batch.num_rows());
@@ -82,6 +107,9 @@ impl Task {
 
     /// Claims a batch's keys and gives back the rows that won. Notes have no key, so they win.
     async fn judge(&mut self, batch: RecordBatch) -> Result<Option<RecordBatch>, DedupError> {
+        if self.held.bytes() >= self.held_bytes {
+            self.settle().await?;
+        }
         let elapsed = self.metrics.elapsed_compute().clone();
         let timer = elapsed.timer();
         let groups = Groups::of(&self.columns.keyed(&batch)?);
@@ -104,29 +132,29 @@ impl Task {
         Ok(Some(filter_record_batch(&batch, &kept)?))
     }
 
-    /// Settles what was held back, then reports.
-    async fn finish(&mut self) -> Result<VecDeque<RecordBatch>> {
+    /// Compares what was held back with the committed keys of its hours.
+    async fn settle(&mut self) -> Result<(), DedupError> {
         let held = std::mem::take(&mut self.held);
-        let mut last = VecDeque::new();
-        for settled in held.settle(&self.index).await.map_err(external)? {
+        for settled in held.settle(&self.index).await? {
             self.count(&settled.batch, &!&settled.kept);
-            last.push_back(settled.survivors().map_err(external)?);
+            self.settled.push_back(settled.survivors()?);
         }
-        let counts: Vec<SplitCounts> = self
-            .duplicates
-            .iter()
-            .map(|(split, duplicates)| SplitCounts {
-                split: *split,
-                duplicates: *duplicates,
-                ..SplitCounts::default()
-            })
-            .collect();
-        if !counts.is_empty() {
-            let note = Note::Counts(counts).to_batch(&self.schema);
-            last.push_back(note.map_err(|error| DataFusionError::External(Box::new(error)))?);
+        Ok(())
+    }
+
+    /// The duplicates, counted by split.
+    fn note(&self) -> Result<Option<RecordBatch>> {
+        if self.duplicates.is_empty() {
+            return Ok(None);
         }
-        last.retain(|batch| batch.num_rows() > 0);
-        Ok(last)
+        let counts = self.duplicates.iter().map(|(split, duplicates)| SplitCounts {
+            split: *split,
+            duplicates: *duplicates,
+            ..SplitCounts::default()
+        });
+        let note = Note::Counts(counts.collect()).to_batch(&self.schema);
+        note.map(Some)
+            .map_err(|error| DataFusionError::External(Box::new(error)))
     }
 
     fn count(&mut self, batch: &RecordBatch, duplicates: &BooleanBuffer) {
@@ -179,7 +207,9 @@ impl Unary for Dedup {
             columns: Columns::of(task.schema, self.time_column).map_err(external)?,
             duplicates: BTreeMap::new(),
             held: HeldBack::default(),
-            last: None,
+            held_bytes: self.held_bytes,
+            settled: VecDeque::new(),
+            ended: false,
             metrics: task.metrics(),
         };
         let kept = try_unfold(task, |mut task| async move {

@@ -73,10 +73,15 @@ struct Lake {
     files: Vec<KeyFile>,
     index: Arc<KeyIndex>,
     memory_bytes: usize,
+    held_bytes: usize,
 }
 
 impl Lake {
     fn new(memory_bytes: usize) -> Self {
+        Self::holding(PLENTY, memory_bytes)
+    }
+
+    fn holding(held_bytes: usize, memory_bytes: usize) -> Self {
         let store = Arc::new(InMemory::new());
         let mut lake = Self {
             index: Arc::new(KeyIndex::new(
@@ -88,6 +93,7 @@ impl Lake {
             store,
             files: Vec::new(),
             memory_bytes,
+            held_bytes,
         };
         lake.reopen();
         lake
@@ -116,7 +122,8 @@ impl Lake {
         let source = MemorySourceConfig::try_new_exec(tasks, schema, None).unwrap();
         let keyed = Arc::new(KeyExec::new(source, vec![0]));
         assert_eq!(keyed.schema(), rows::event_schema(&table(), true));
-        let plan: Arc<dyn ExecutionPlan> = Arc::new(DedupExec::new(keyed, Arc::clone(index), 1));
+        let plan: Arc<dyn ExecutionPlan> =
+            Arc::new(DedupExec::holding(self.held_bytes, keyed, Arc::clone(index), 1));
         let partitions = plan.output_partitioning().partition_count();
         let running: Vec<_> = (0..partitions)
             .map(|partition| {
@@ -294,10 +301,11 @@ proptest! {
         steps in proptest::collection::vec(any_step(), 1..7),
         // Nothing fits; a hour or two fit; everything fits.
         memory_bytes in prop::sample::select(vec![0, 5_000, 12_000, PLENTY]),
+        held_bytes in prop::sample::select(vec![0, 3_000, PLENTY]),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).build().unwrap();
         runtime.block_on(async {
-            let mut lake = Lake::new(memory_bytes);
+            let mut lake = Lake::holding(held_bytes, memory_bytes);
             let mut seen = Seen::default();
             for step in &steps {
                 match step {
