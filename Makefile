@@ -44,14 +44,15 @@ chaos: build ## CHAOS_FAULTS faults at random in CHAOS_SECONDS while a cluster f
 	MILLRACE_BIN="$(BIN)/millrace" $(BIN)/millrace-loadtest chaos --out "$(HOME)/.cache/millrace/chaos" \
 	  --faults $(CHAOS_FAULTS) --seconds $(CHAOS_SECONDS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
 
-fuzz: packages ## Random bytes as events, random text as pipeline files: FUZZ_SECONDS for each.
+fuzz: packages ## Random bytes as JSON, CSV and Avro events, random text as pipeline files: FUZZ_SECONDS for each.
 	@command -v cargo-fuzz >/dev/null || { echo "installing cargo-fuzz"; cargo install --locked cargo-fuzz; }
 	@rustup toolchain list | grep -q nightly || rustup toolchain install --profile minimal nightly
-	@mkdir -p $(FUZZ)/corpus/decode $(FUZZ)/corpus/spec
-	cd $(FUZZ) && cargo +nightly fuzz run --fuzz-dir . --sanitizer none decode \
-	  corpus/decode seeds/decode -- -len_control=0 -max_len=8192 -max_total_time=$(FUZZ_SECONDS)
-	cd $(FUZZ) && cargo +nightly fuzz run --fuzz-dir . --sanitizer none spec \
-	  corpus/spec $(CURDIR)/client/examples/shop $(CURDIR)/client/examples/github -- -max_len=8192 -max_total_time=$(FUZZ_SECONDS)
+	cd $(FUZZ) && for target in decode csv avro spec; do \
+	  mkdir -p corpus/$$target; seeds=seeds/$$target; \
+	  if [[ $$target == spec ]]; then seeds="$(CURDIR)/client/examples/shop $(CURDIR)/client/examples/github"; fi; \
+	  cargo +nightly fuzz run --fuzz-dir . --sanitizer none $$target corpus/$$target $$seeds -- \
+	    -len_control=0 -max_len=8192 -max_total_time=$(FUZZ_SECONDS); \
+	done
 
 clean: ## Remove the demo's files (the build cache stays).
 	rm -rf "$(DEMO)"

@@ -4,7 +4,11 @@
 //! The best of interleaved rounds counts: other load on the machine can only slow a round down.
 //!
 //! `cargo bench --bench decode [-- EVENTS]`; built by the pipeline's crate, since nothing else here may depend on it.
-#![expect(clippy::expect_used, clippy::print_stdout, reason = "a program that shows figures")]
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a program that shows figures"
+)]
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,9 +49,10 @@ fn columns() -> Vec<(&'static str, ColumnType)> {
 /// The same columns for arrow-json, which reads `UTC` only with a time zone database.
 fn schema() -> Schema {
     let field = |(name, kind): (&str, ColumnType)| {
-        let arrow = match kind {
-            ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
-            kind => kind.arrow(),
+        let arrow = if kind == ColumnType::Timestamp {
+            DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()))
+        } else {
+            kind.arrow()
         };
         Field::new(name, arrow, true)
     };

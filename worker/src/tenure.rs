@@ -4,7 +4,7 @@
 //! ends when it is dropped: its operators stop at their next batch, and the executor's id is never used again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ballista_core::registry::BallistaFunctionRegistry;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
@@ -20,7 +20,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use millrace_pipeline::codec::{Codec, Workplace};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
@@ -28,6 +28,12 @@ use tonic::transport::{Channel, Endpoint};
 const MESSAGE_BYTES: usize = 128 << 20;
 /// A scheduler that does not answer within this is tried again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often an idle worker asks for tasks: the next stage of a batch is ready when the last task of the one before
+/// ends, wherever that ran.
+const ASK_SOON: Duration = Duration::from_millis(5);
+/// How often one asks that has had nothing to do for [`LULL`].
+const ASK: Duration = Duration::from_millis(50);
+const LULL: Duration = Duration::from_secs(5);
 
 /// What a tenure needs to know of the worker.
 #[derive(Debug, Clone)]
@@ -67,6 +73,7 @@ pub struct Tenure {
     slot_count: usize,
     workplace: Arc<Workplace>,
     polling: JoinHandle<()>,
+    waking: JoinHandle<()>,
 }
 
 impl Tenure {
@@ -103,11 +110,13 @@ impl Tenure {
             )),
         );
         let slots = Arc::new(Semaphore::new(place.slots));
+        let ask = Arc::new(Notify::new());
+        let waking = tokio::spawn(wake(Arc::clone(&ask), Arc::clone(&executor)));
         let polling = execution_loop::poll_loop(
             scheduler.clone(),
             Arc::clone(&executor),
             codec,
-            None,
+            Some(ask),
             Some(Arc::clone(&slots)),
             ExecutorHealth::new(),
         );
@@ -123,6 +132,7 @@ impl Tenure {
             slot_count: place.slots,
             workplace,
             polling,
+            waking,
         })
     }
 
@@ -165,6 +175,20 @@ impl Drop for Tenure {
     fn drop(&mut self) {
         self.workplace.cancel();
         self.polling.abort();
+        self.waking.abort();
+    }
+}
+
+/// Makes the poll loop ask for tasks, for ever.
+async fn wake(ask: Arc<Notify>, executor: Arc<Executor>) {
+    let mut worked = Instant::now();
+    loop {
+        if executor.active_task_count() > 0 {
+            worked = Instant::now();
+        }
+        let pause = if worked.elapsed() < LULL { ASK_SOON } else { ASK };
+        tokio::time::sleep(pause).await;
+        ask.notify_one();
     }
 }
 

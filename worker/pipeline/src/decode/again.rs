@@ -24,7 +24,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 
-use super::container::origin::Origin;
+use super::container::origin::{Origin, Place};
 use super::container::{arrays, stored};
 use super::{DecodePlan, WantedKind, csv, decoded_schema};
 use crate::rows::{Fault, FaultKind};
@@ -89,14 +89,6 @@ impl Unary for Again {
     }
 }
 
-/// Where a record came from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct From {
-    pub(super) split: u32,
-    pub(super) line: u64,
-    pub(super) offset: u64,
-}
-
 fn decode(records: &RecordBatch, plan: &DecodePlan, format: Format) -> Result<RecordBatch> {
     let splits = records.column(0).as_primitive::<UInt32Type>().values();
     let lines = records.column(1).as_primitive::<UInt64Type>().values();
@@ -104,7 +96,7 @@ fn decode(records: &RecordBatch, plan: &DecodePlan, format: Format) -> Result<Re
     let payloads = records.column(3).as_binary::<i64>();
     let rows: Result<Vec<RecordBatch>, ArrowError> = (0..records.num_rows())
         .map(|row| {
-            let from = From {
+            let from = Place {
                 split: splits[row],
                 line: lines[row],
                 offset: offsets[row],
@@ -115,7 +107,7 @@ fn decode(records: &RecordBatch, plan: &DecodePlan, format: Format) -> Result<Re
     Ok(concat_batches(&decoded_schema(plan), &rows?)?)
 }
 
-fn record(payload: &[u8], from: From, plan: &DecodePlan, format: Format) -> Result<RecordBatch, ArrowError> {
+fn record(payload: &[u8], from: Place, plan: &DecodePlan, format: Format) -> Result<RecordBatch, ArrowError> {
     let decoded = match format {
         Format::Csv => csv::decode_record(payload, from, plan)?,
         Format::Avro | Format::Parquet => match stored::row(payload) {
@@ -131,7 +123,7 @@ fn record(payload: &[u8], from: From, plan: &DecodePlan, format: Format) -> Resu
 }
 
 /// A row of nulls that says why.
-fn unreadable(payload: &[u8], from: From, plan: &DecodePlan) -> Result<RecordBatch, ArrowError> {
+fn unreadable(payload: &[u8], from: Place, plan: &DecodePlan) -> Result<RecordBatch, ArrowError> {
     let mut origin = Origin::new(from.split);
     let row = origin.push((0, payload.len()), from.line, from.offset);
     origin.fault(

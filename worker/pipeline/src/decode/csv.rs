@@ -31,7 +31,7 @@ use crate::source::SourceError;
 use crate::source::read::{Emit, SplitBytes};
 
 use super::DecodePlan;
-use super::again::From;
+use super::container::origin::Place;
 use columns::Rows;
 use record::{Cell, Parsed, Quoting};
 
@@ -42,7 +42,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// Decodes a record as quarantine keeps it: its file's header line, then the record. None when it has no header.
 pub(super) fn decode_record(
     record: &[u8],
-    from: From,
+    from: Place,
     plan: &DecodePlan,
 ) -> Result<Option<RecordBatch>, ArrowError> {
     let mut decoder = Decoder::new(plan, from.split);

@@ -10,6 +10,14 @@ use arrow::error::ArrowError;
 use crate::decode::Wanted;
 use crate::rows::{Fault, FaultKind};
 
+/// Where one record came from.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::decode) struct Place {
+    pub(in crate::decode) split: u32,
+    pub(in crate::decode) line: u64,
+    pub(in crate::decode) offset: u64,
+}
+
 /// Origins of rows, in order.
 #[derive(Debug)]
 pub(in crate::decode) struct Origin {

@@ -16,7 +16,7 @@ use datafusion::execution::TaskContext;
 use futures::TryStreamExt;
 use rand::{Rng, SeedableRng};
 
-use crate::decode::again::{self, AgainExec};
+use crate::decode::again::AgainExec;
 use crate::decode::{Wanted, WantedKind};
 use crate::rows::{self, Fault, FaultKind};
 use crate::source::{cut, list, split_schema, splits_batch};
@@ -466,7 +466,7 @@ async fn a_csv_record_that_was_cut_is_not_taken_for_whole() {
     .await;
     assert_eq!(kinds(&batch), [Some(FaultKind::TooLarge)]);
     let longer = plan(wanted(), 1000);
-    let from = again::From {
+    let from = origin::Place {
         split: 0,
         line: 2,
         offset: 5,
