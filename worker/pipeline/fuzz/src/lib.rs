@@ -95,8 +95,17 @@ pub mod decode {
 }
 
 /// In place of storage.
+#[path = "../../src/source"]
 pub mod source {
     use arrow::error::ArrowError;
+
+    /// What a pipeline file may say of Kafka.
+    #[path = "kafka"]
+    pub mod kafka {
+        mod access;
+
+        pub use access::RESERVED;
+    }
 
     /// Why a file could not be read.
     #[derive(Debug, thiserror::Error)]
