@@ -2,7 +2,10 @@
 //!
 //! In: an object's bytes. Out: batches of [`decoded_schema`](super::decoded_schema). Logical types (dates, times,
 //! decimals, UUIDs) come as such; `["null", T]` is a nullable T. A record cannot be broken by itself: a damaged
-//! block makes the file an error.
+//! block makes the file an error, found by its [`frame`] before its records are decoded.
+
+mod frame;
+mod walk;
 
 use std::error::Error;
 use std::io::BufReader;
@@ -15,6 +18,7 @@ use crate::source::read::{Emit, SplitBytes};
 
 use super::DecodePlan;
 use super::container::arrays;
+use frame::Framed;
 
 /// Rows of a batch.
 const ROWS: usize = 8192;
@@ -36,7 +40,7 @@ pub(super) fn decode(
             Err(error) => damaged(&split.object.url, error),
         }
     };
-    let bytes = BufReader::with_capacity(READ_BYTES, &mut *input.bytes);
+    let bytes = Framed::new(BufReader::with_capacity(READ_BYTES, &mut *input.bytes));
     // Not `with_utf8_view`: in arrow-avro 59 it turns null texts into empty ones.
     let builder = ReaderBuilder::new().with_batch_size(ROWS);
     let reader = builder.build(bytes).map_err(failed)?;
