@@ -215,8 +215,15 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             collect(&path, found);
-        } else {
+        } else if !is_staged(&path) {
             found.push(path);
         }
     }
+}
+
+/// Whether a file is what a put that was cut off left behind: `name#1`, which stores on disk do not show.
+fn is_staged(path: &Path) -> bool {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    name.split_once('#')
+        .is_some_and(|(_, number)| number.parse::<u64>().is_ok())
 }
