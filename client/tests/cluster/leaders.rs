@@ -8,7 +8,7 @@ use crate::sandbox::Sandbox;
 
 const SOURCE: &str = r#"s3: {url: "s3://millrace/raw/shop/", format: json}"#;
 /// The lease is 3 s; the rest is the election, and a busy machine.
-const SUCCESSION: Duration = Duration::from_secs(10);
+const SUCCESSION: Duration = Duration::from_secs(30);
 
 /// One leader after another dies at the moment; the next one finishes what it finds.
 fn dies_at(moment: &str) {
