@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use millrace_pipeline::settings::Telling;
 
 use crate::output::{self, Exit};
+use crate::telemetry::{LogFormat, Telemetry};
 use crate::{cluster, handoff, jobs, node, pipeline, quarantine, query, run, verify};
 
 /// Event streams in; clean, deduplicated, privacy-safe tables out.
@@ -20,7 +22,17 @@ pub(crate) struct Cli {
         env = "MILLRACE_LOG",
         hide_env_values = true
     )]
-    pub(crate) log: String,
+    log: String,
+    /// How it is logged: lines for people, or one JSON object a line. Default: `text`, or what a node's file says.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        env = "MILLRACE_LOG_FORMAT",
+        hide_env_values = true
+    )]
+    log_format: Option<LogFormat>,
     #[command(subcommand)]
     command: Command,
 }
@@ -62,14 +74,22 @@ enum Command {
 impl Cli {
     /// Does what was asked.
     pub(crate) fn execute(self) -> Result<Exit> {
+        let telemetry = Telemetry {
+            filter: self.log,
+            format: self.log_format,
+        };
+        // A node begins when it has read its file, which may say more.
+        if !matches!(self.command, Command::Coordinator(_) | Command::Worker(_)) {
+            telemetry.clone().begin(&Telling::default())?;
+        }
         match self.command {
             Command::Run(command) => command.execute(),
             Command::Pipeline(command) => command.execute(),
             Command::Verify(command) => command.execute(),
             Command::Query(command) => command.execute(),
             Command::Quarantine(command) => command.execute(),
-            Command::Coordinator(node) => node.coordinate(),
-            Command::Worker(node) => node.work(),
+            Command::Coordinator(node) => node.coordinate(telemetry),
+            Command::Worker(node) => node.work(telemetry),
             Command::Job(command) => command.execute(),
             Command::Handoff(command) => command.execute(),
             Command::Cluster(command) => command.execute(),

@@ -18,24 +18,21 @@ mod query;
 mod reach;
 mod run;
 mod scrape;
+mod telemetry;
 mod verify;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use millrace_client::ClientError;
-use millrace_coordinator::config::ConfigError;
 use millrace_coordinator::job::RunError;
 use millrace_coordinator::quarantine::QuarantineError;
+use millrace_pipeline::settings::ConfigError;
 use millrace_pipeline::source::SourceError;
 use millrace_pipeline::spec::Report;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::new(cli.log.clone()))
-        .init();
     match cli.execute() {
         Ok(exit) => exit.into(),
         Err(error) => {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use millrace_coordinator::config;
 use millrace_coordinator::metrics::Metrics;
 use millrace_coordinator::node::{self, NodeOptions};
-use millrace_worker::Worker;
-use millrace_worker::config::WorkerConfig;
+use millrace_coordinator::{config as coordinator, etcd};
+use millrace_pipeline::settings::{ConfigError, Variable};
 use millrace_worker::serving::Access;
+use millrace_worker::{Worker, config as worker};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -18,6 +18,9 @@ use crate::lakes;
 use crate::output::Exit;
 use crate::run::crash_hook;
 use crate::scrape;
+use crate::telemetry::Telemetry;
+
+const CERTIFICATE: &str = "a certificate cannot be read";
 
 /// Runs one process of a cluster until SIGTERM or Ctrl-C.
 #[derive(Debug, Args)]
@@ -27,27 +30,32 @@ pub(crate) struct Node {
     config: PathBuf,
 }
 
-fn read<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("the configuration `{}` cannot be read", file.display()))?;
-    serde_saphyr::from_str(&text).with_context(|| format!("the configuration `{}` is wrong", file.display()))
+/// What surrounds a process: its environment.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 impl Node {
-    /// Runs a coordinator.
-    pub(crate) fn coordinate(self) -> Result<Exit> {
+    /// Reads the file by the rules of the process that it is for.
+    fn read<Config>(
+        &self,
+        load: impl FnOnce(&str, &str, &Path, Variable<'_>) -> Result<Config, ConfigError>,
+    ) -> Result<Config> {
         let file = self.config.display().to_string();
         let text = std::fs::read_to_string(&self.config)
             .with_context(|| format!("the configuration `{file}` cannot be read"))?;
         let folder = self.config.parent().unwrap_or(Path::new("."));
-        let config = config::load(&text, &file, folder, &|name| std::env::var(name).ok())?;
+        Ok(load(&text, &file, folder, &variable)?)
+    }
+
+    /// Runs a coordinator.
+    pub(crate) fn coordinate(self, telemetry: Telemetry) -> Result<Exit> {
+        let config = self.read(coordinator::load)?;
+        telemetry.begin(&config.telling)?;
         let pem = |path: &Path| std::fs::read(path);
         let options = NodeOptions {
-            api: config.api(&pem).context("a certificate cannot be read")?,
-            etcd_options: config
-                .etcd
-                .options(&pem)
-                .context("a certificate cannot be read")?,
+            api: config.api(&pem).context(CERTIFICATE)?,
+            etcd_options: etcd::options(&config.etcd, &pem).context(CERTIFICATE)?,
             name: config.name,
             advertise: Some(config.advertise),
             scheduler_listen: config.scheduler_listen,
@@ -56,8 +64,9 @@ impl Node {
             prefix: config.etcd.prefix,
             lease: config.lease,
             batch_bytes: config.batch_bytes,
+            environment: config.environment,
             s3: lakes::s3_options(None, None),
-            env: Arc::new(|name| std::env::var(name).ok()),
+            env: Arc::new(variable),
             hook: crash_hook(std::env::var("MILLRACE_CRASH_AT").ok()),
             metrics: Metrics::default(),
         };
@@ -67,7 +76,7 @@ impl Node {
                 let mut registry = Registry::default();
                 metrics.register(&mut registry);
                 // A follower is as ready as the leader: it passes calls on.
-                scrape::serve(listen, registry, || true).await?;
+                scrape::serve(listen, registry, move || metrics.is_ready()).await?;
             }
             node::run(options, until_told()?).await?;
             Ok(Exit::Done)
@@ -75,11 +84,17 @@ impl Node {
     }
 
     /// Runs a worker.
-    pub(crate) fn work(self) -> Result<Exit> {
-        let config: WorkerConfig = read(&self.config)?;
+    pub(crate) fn work(self, telemetry: Telemetry) -> Result<Exit> {
+        let config = self.read(worker::load)?;
+        telemetry.begin(&config.telling)?;
+        let pem = |path: &Path| std::fs::read(path);
+        let tls = config.tls.as_ref().map(|tls| tls.load(&pem)).transpose();
+        let etcd = config.etcd.as_ref().map(|settings| etcd::options(settings, &pem));
         let access = Access {
+            tls: tls.context(CERTIFICATE)?,
+            etcd: etcd.transpose().context(CERTIFICATE)?.unwrap_or_default(),
             s3: lakes::s3_options(None, None),
-            env: Arc::new(|name| std::env::var(name).ok()),
+            env: Arc::new(variable),
         };
         lakes::runtime(config.slot_count().max(2))?.block_on(async {
             let stop = until_told()?;

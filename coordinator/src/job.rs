@@ -343,6 +343,7 @@ impl Runner {
             quarantine_date: Utc::now().format("%Y-%m-%d").to_string(),
             memory_bytes: self.options.memory_bytes / 2 / self.options.threads.max(1),
             runner: None,
+            waiting: Arc::default(),
         }
     }
 

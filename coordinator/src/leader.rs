@@ -12,6 +12,7 @@ use millrace_proto::ids::PipelineName;
 use millrace_proto::v1::{Job, JobState};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::causes::chain;
 use crate::engine::stopped;
@@ -35,7 +36,8 @@ pub async fn lead(tools: Arc<Tools>, mut stop: watch::Receiver<bool>) {
     let mut prune = tokio::time::interval(PRUNE_EVERY);
     // Ends with this function, wherever it stands.
     let mut handoffs = JoinSet::new();
-    handoffs.spawn(handoff::tend(Arc::clone(&tools)));
+    let span = tracing::error_span!("handoffs", epoch = tools.lead.epoch());
+    handoffs.spawn(handoff::tend(Arc::clone(&tools)).instrument(span));
     loop {
         tokio::select! {
             job = watched.next() => match job {
@@ -67,7 +69,7 @@ pub async fn lead(tools: Arc<Tools>, mut stop: watch::Receiver<bool>) {
             .filter(|job| job.state() == JobState::Running)
             .count();
         let pending = jobs.borrow().len() - running;
-        tools.metrics.cluster(pending, running, (tools.slots)());
+        tools.metrics.jobs(pending, running);
         let wanted: BTreeSet<String> = jobs.borrow().values().map(|job| job.pipeline.clone()).collect();
         for name in wanted
             .into_iter()
@@ -75,14 +77,16 @@ pub async fn lead(tools: Arc<Tools>, mut stop: watch::Receiver<bool>) {
         {
             if at_work.insert(name.clone()) {
                 let (tools, jobs) = (Arc::clone(&tools), jobs.clone());
-                lanes.spawn(async move {
+                let span = tracing::error_span!("lane", pipeline = %name, epoch = tools.lead.epoch());
+                let run = async move {
                     let ended = lane::run(tools, name.clone(), jobs).await;
                     if ended.is_err() {
                         // Its own pause: the other lanes, and the loss of the leadership, do not wait for it.
                         tokio::time::sleep(PAUSE).await;
                     }
                     (name, ended)
-                });
+                };
+                lanes.spawn(run.instrument(span));
             }
         }
     }

@@ -1,40 +1,56 @@
-//! What a coordinator counts.
+//! What a coordinator counts. `deploy/metrics.md` lists every metric; a test holds it to what is served.
 //!
-//! | metric                                        | meaning                                                          |
-//! |------------------------------------------------|--------------------------------------------------------------------|
-//! | `millrace_leader`                              | 1 while this coordinator leads                                     |
-//! | `millrace_leader_epoch`                        | its epoch; 0 while it follows                                      |
-//! | `millrace_events_total{pipeline,outcome}`      | events committed: `read`, `written`, `duplicate`, `quarantined`, `late` |
-//! | `millrace_written_bytes_total{pipeline}`       | bytes of committed data files                                      |
-//! | `millrace_batches_total{pipeline,outcome}`     | batches `committed`, `held` by a breach, `dropped`                 |
-//! | `millrace_attempts_failed_total{pipeline}`     | attempts that were not committed                                   |
-//! | `millrace_lost_positions_total{pipeline,reason}` | input positions that can never be read                           |
-//! | `millrace_batch_phase_seconds{phase}`          | time of `plan`, `run`, `publish` by batch                          |
-//! | `millrace_freshness_seconds{pipeline}`         | from the newest committed event time to now                        |
-//! | `millrace_lag_events{pipeline}`                | positions that a `follow` job has still to plan                    |
-//! | `millrace_jobs{state}`                         | active jobs                                                        |
-//! | `millrace_cluster_slots`                       | task slots of all workers                                          |
+//! Labels are bounded: pipelines, partitions, and words of ours. What only a leader knows goes when it no longer leads.
+
+mod lag;
+mod scrape;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use millrace_proto::manifest::SplitCounts;
+use millrace_proto::manifest::Manifest;
 use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::election::LeaderInfo;
+use crate::etcd::Etcd;
+use crate::workers::Workers;
+use lag::Lags;
+use scrape::{Scrape, now};
 
 type Labels = Vec<(&'static str, String)>;
 type Seconds = fn() -> Histogram;
-/// Newest committed event time by pipeline, in seconds since 1970 UTC.
-type Newest = Arc<Mutex<BTreeMap<String, f64>>>;
+
+/// etcd that is silent for so long counts as gone.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// What grows older.
+#[derive(Default)]
+struct Aging {
+    /// Newest committed event time by pipeline, in seconds since 1970 UTC.
+    newest: BTreeMap<String, f64>,
+    lags: Lags,
+}
+
+type Ages = Arc<Mutex<Aging>>;
+
+/// What other parts of the process know.
+#[derive(Default)]
+struct Known {
+    workers: Option<Arc<Workers>>,
+    etcd: Option<Etcd>,
+    leader: Option<watch::Receiver<Option<LeaderInfo>>>,
+}
+
+type Around = Arc<Mutex<Known>>;
 
 /// The counts of one coordinator. Cheap to clone.
 #[derive(Clone)]
@@ -46,11 +62,14 @@ pub struct Metrics {
     batches: Family<Labels, Counter>,
     attempts_failed: Family<Labels, Counter>,
     lost: Family<Labels, Counter>,
+    quarantined: Family<Labels, Counter>,
     phases: Family<Labels, Histogram, Seconds>,
-    newest: Newest,
+    appends: Histogram,
+    ages: Ages,
+    around: Around,
     lag: Family<Labels, Gauge>,
     jobs: Family<Labels, Gauge>,
-    slots: Gauge,
+    workers_lost: Counter,
 }
 
 impl Default for Metrics {
@@ -64,11 +83,14 @@ impl Default for Metrics {
             batches: Family::default(),
             attempts_failed: Family::default(),
             lost: Family::default(),
+            quarantined: Family::default(),
             phases: Family::new_with_constructor(seconds),
-            newest: Newest::default(),
+            appends: Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]),
+            ages: Ages::default(),
+            around: Around::default(),
             lag: Family::default(),
             jobs: Family::default(),
-            slots: Gauge::default(),
+            workers_lost: Counter::default(),
         }
     }
 }
@@ -86,54 +108,86 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "millrace_leader",
-            "1 while this coordinator leads.",
+            "1 while this coordinator leads",
             self.leader.clone(),
         );
         registry.register(
             "millrace_leader_epoch",
-            "Its epoch; 0 while it follows.",
+            "Its epoch; 0 while it follows",
             self.epoch.clone(),
         );
-        registry.register("millrace_events", "Events committed.", self.events.clone());
+        registry.register("millrace_events", "Events committed", self.events.clone());
         registry.register_with_unit(
             "millrace_written",
-            "Bytes of committed data files.",
+            "Bytes of committed data files",
             Unit::Bytes,
             self.written_bytes.clone(),
         );
         registry.register(
             "millrace_batches",
-            "Batches by what became of them.",
+            "Batches by what became of them",
             self.batches.clone(),
         );
         registry.register(
             "millrace_attempts_failed",
-            "Attempts that were not committed.",
+            "Attempts that were not committed",
             self.attempts_failed.clone(),
         );
         registry.register(
             "millrace_lost_positions",
-            "Input positions that can never be read.",
+            "Input positions that can never be read",
             self.lost.clone(),
+        );
+        registry.register(
+            "millrace_quarantined_events",
+            "Events quarantined in committed batches, by the kind of each of their reasons",
+            self.quarantined.clone(),
+        );
+        registry.register_with_unit(
+            "millrace_ledger_append",
+            "Time of an append to the ledger",
+            Unit::Seconds,
+            self.appends.clone(),
         );
         registry.register_with_unit(
             "millrace_batch_phase",
-            "Time of a batch's phases.",
+            "Time of a batch's phases",
             Unit::Seconds,
             self.phases.clone(),
         );
         registry.register(
             "millrace_lag_events",
-            "Positions still to be planned.",
+            "Positions still to be planned",
             self.lag.clone(),
         );
-        registry.register("millrace_jobs", "Active jobs.", self.jobs.clone());
+        registry.register("millrace_jobs", "Active jobs", self.jobs.clone());
         registry.register(
-            "millrace_cluster_slots",
-            "Task slots of all workers.",
-            self.slots.clone(),
+            "millrace_cluster_workers_lost",
+            "Workers that fell silent",
+            self.workers_lost.clone(),
         );
-        registry.register_collector(Box::new(Freshness(self.newest.clone())));
+        registry.register_collector(Box::new(Scrape {
+            ages: Arc::clone(&self.ages),
+            around: Arc::clone(&self.around),
+        }));
+    }
+
+    /// From here on these are asked too, at each scrape.
+    pub fn watch(&self, workers: Arc<Workers>, etcd: Etcd, leader: watch::Receiver<Option<LeaderInfo>>) {
+        *self.around.lock() = Known {
+            workers: Some(workers),
+            etcd: Some(etcd),
+            leader: Some(leader),
+        };
+    }
+
+    /// Whether calls can be answered here: etcd is there, and somebody leads. Followers pass calls on.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let around = self.around.lock();
+        let has_leader = |leader: &watch::Receiver<Option<LeaderInfo>>| leader.borrow().is_some();
+        around.etcd.as_ref().is_some_and(|etcd| etcd.silence() < SILENCE)
+            && around.leader.as_ref().is_some_and(has_leader)
     }
 
     /// Whether it leads, and under which epoch.
@@ -141,23 +195,19 @@ impl Metrics {
         self.leader.set(i64::from(epoch.is_some()));
         self.epoch
             .set(epoch.and_then(|epoch| i64::try_from(epoch).ok()).unwrap_or(0));
+        if epoch.is_none() {
+            let mut ages = self.ages.lock();
+            ages.newest.clear();
+            ages.lags.clear();
+            self.lag.clear();
+            self.jobs.clear();
+        }
     }
 
-    /// Whether this coordinator leads now.
-    #[must_use]
-    pub fn is_leader(&self) -> bool {
-        self.leader.get() == 1
-    }
-
-    /// A batch was committed.
-    pub fn committed(
-        &self,
-        pipeline: &str,
-        counts: &SplitCounts,
-        bytes: u64,
-        newest_us: Option<i64>,
-        held: bool,
-    ) {
+    /// A batch was committed; `newest_us` is the newest event time of all that is.
+    pub fn committed(&self, manifest: &Manifest, newest_us: Option<i64>, held: bool) {
+        let pipeline = manifest.pipeline.as_str();
+        let counts = manifest.total();
         let outcomes = [
             ("read", counts.read),
             ("written", counts.written),
@@ -170,6 +220,12 @@ impl Metrics {
                 .get_or_create(&with(pipeline, "outcome", outcome))
                 .inc_by(events);
         }
+        for (reason, events) in &manifest.reasons {
+            self.quarantined
+                .get_or_create(&with(pipeline, "reason", reason))
+                .inc_by(*events);
+        }
+        let bytes = manifest.files.iter().map(|file| file.object.bytes).sum();
         self.written_bytes.get_or_create(&of(pipeline)).inc_by(bytes);
         self.batches
             .get_or_create(&with(pipeline, "outcome", "committed"))
@@ -182,7 +238,7 @@ impl Metrics {
         if let Some(newest) = newest_us {
             #[expect(clippy::cast_precision_loss, reason = "a metric")]
             let seconds = newest as f64 / 1e6;
-            self.newest.lock().insert(pipeline.to_owned(), seconds);
+            self.ages.lock().newest.insert(pipeline.to_owned(), seconds);
         }
     }
 
@@ -211,46 +267,48 @@ impl Metrics {
         self.phases.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
+    /// An append to the ledger ended.
+    pub fn appended(&self, took: Duration) {
+        self.appends.observe(took.as_secs_f64());
+    }
+
     /// How many positions a `follow` job has still to plan.
     pub fn lag(&self, pipeline: &str, events: u64) {
         let events = i64::try_from(events).unwrap_or(i64::MAX);
         self.lag.get_or_create(&of(pipeline)).set(events);
     }
 
-    /// Active jobs and slots.
-    pub fn cluster(&self, pending: usize, running: usize, slots: usize) {
+    /// A followed partition ends at `high`, and what is committed of it at `done`. What of it is new to us has waited
+    /// for `age`.
+    pub fn followed(&self, pipeline: &str, partition: i32, high: u64, done: u64, age: Duration) {
+        let since = now() - age.as_secs_f64();
+        let mut ages = self.ages.lock();
+        ages.lags.saw(pipeline, partition, high, done, since);
+    }
+
+    /// What is committed of a followed partition ends at `done` now.
+    pub fn caught_up(&self, pipeline: &str, partition: i32, done: u64) {
+        self.ages.lock().lags.done(pipeline, partition, done);
+    }
+
+    /// Nobody follows the pipeline's topic any more.
+    pub fn unfollowed(&self, pipeline: &str) {
+        self.ages.lock().lags.forget(pipeline);
+        self.lag.remove(&of(pipeline));
+    }
+
+    /// Active jobs.
+    pub fn jobs(&self, pending: usize, running: usize) {
         for (state, jobs) in [("pending", pending), ("running", running)] {
             let labels = vec![("state", state.to_owned())];
             self.jobs
                 .get_or_create(&labels)
                 .set(i64::try_from(jobs).unwrap_or(i64::MAX));
         }
-        self.slots.set(i64::try_from(slots).unwrap_or(i64::MAX));
     }
-}
 
-/// From the newest committed event to the moment of the scrape.
-struct Freshness(Newest);
-
-impl std::fmt::Debug for Freshness {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Freshness")
-    }
-}
-
-impl Collector for Freshness {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs_f64();
-        let kind = ConstGauge::new(0.0_f64).metric_type();
-        let help = "From the newest committed event time to now.";
-        let mut family = encoder.encode_descriptor("millrace_freshness", help, Some(&Unit::Seconds), kind)?;
-        for (pipeline, newest) in self.0.lock().iter() {
-            let labels = [("pipeline", pipeline.as_str())];
-            ConstGauge::new(now - newest).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
+    /// Workers fell silent.
+    pub fn workers_lost(&self, workers: usize) {
+        self.workers_lost.inc_by(workers as u64);
     }
 }

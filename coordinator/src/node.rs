@@ -27,6 +27,9 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::workers::Workers;
 
+/// How often silent workers are looked for.
+const BURY_EVERY: Duration = Duration::from_secs(1);
+
 /// What a coordinator is told.
 pub struct NodeOptions {
     /// Its name, unique in the cluster.
@@ -49,6 +52,8 @@ pub struct NodeOptions {
     pub lease: Duration,
     /// Unpacked input that is committed at once, in bytes.
     pub batch_bytes: u64,
+    /// Environment of jobs that name none; none: they are masked.
+    pub environment: Option<String>,
     /// How S3 is reached.
     pub s3: S3Options,
     /// Fills in `${env:NAME}`.
@@ -77,6 +82,15 @@ pub enum NodeError {
         #[source]
         source: std::io::Error,
     },
+    /// Anybody could take tasks.
+    #[error(
+        "the scheduler would listen on {listen}, where others can reach it, without `tls`; \
+         configure `tls`, or listen on 127.0.0.1"
+    )]
+    Open {
+        /// The address.
+        listen: std::net::SocketAddr,
+    },
     /// The scheduler cannot be started.
     #[error("the scheduler cannot be started")]
     Engine(#[from] EngineError),
@@ -104,6 +118,10 @@ impl Lakes for EtcdLakes {
 /// # Errors
 /// When it cannot begin: etcd, an address or TLS cannot be used.
 pub async fn run(options: NodeOptions, stop: watch::Receiver<bool>) -> Result<(), NodeError> {
+    if options.api.tls.is_none() && !options.scheduler_listen.ip().is_loopback() {
+        let listen = options.scheduler_listen;
+        return Err(NodeError::Open { listen });
+    }
     let etcd = Etcd::connect(&options.etcd, options.etcd_options.clone()).await?;
     let registry = Registry::new(etcd.clone(), &options.prefix);
     let workers = Arc::new(Workers::default());
@@ -136,9 +154,13 @@ pub async fn run(options: NodeOptions, stop: watch::Receiver<bool>) -> Result<()
         "a coordinator begins"
     );
     let (leads, leadership) = watch::channel(None);
+    let leader = observe(&etcd, &options.prefix);
+    options
+        .metrics
+        .watch(Arc::clone(&workers), etcd.clone(), leader.clone());
     let control = Arc::new(Control {
         name: options.name.clone(),
-        leader: observe(&etcd, &options.prefix),
+        leader,
         leadership,
         workers: Arc::clone(&workers),
         environment: Arc::clone(&options.env),
@@ -147,6 +169,7 @@ pub async fn run(options: NodeOptions, stop: watch::Receiver<bool>) -> Result<()
             prefix: options.prefix.clone(),
             s3: options.s3.clone(),
         }),
+        jobs_environment: options.environment.clone(),
     });
     let mut api_stop = stop.clone();
     let stopped = async move {
@@ -207,7 +230,7 @@ async fn campaign(
             runner: options.name.clone(),
         }));
         let listener = TcpListener::from_std(scheduler.try_clone().map_err(listen)?).map_err(listen)?;
-        let engine = Ballista::start(listener, Arc::clone(&workplace)).await?;
+        let engine = Ballista::start(listener, Arc::clone(&workplace), options.api.tls.as_ref()).await?;
         let seats = Arc::clone(&workers);
         let tools = Arc::new(Tools {
             etcd: etcd.clone(),
@@ -225,7 +248,10 @@ async fn campaign(
         });
         leads.send_replace(Some(lead.clone()));
         options.metrics.leads(Some(lead.epoch()));
-        leader::lead(tools, stop.clone()).await;
+        tokio::select! {
+            () = leader::lead(tools, stop.clone()) => {}
+            () = bury(&workers, &options.metrics) => {}
+        }
         leads.send_replace(None);
         options.metrics.leads(None);
         if *stop.borrow() {
@@ -235,5 +261,14 @@ async fn campaign(
             }
             return Ok(());
         }
+    }
+}
+
+/// Takes workers that fell silent out of the table, for as long as it is polled.
+async fn bury(workers: &Workers, metrics: &Metrics) {
+    let mut tick = tokio::time::interval(BURY_EVERY);
+    loop {
+        tick.tick().await;
+        metrics.workers_lost(workers.bury(Instant::now()).len());
     }
 }

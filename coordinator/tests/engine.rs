@@ -14,14 +14,21 @@ use std::sync::Arc;
 use millrace_coordinator::commit;
 use millrace_coordinator::engine::ballista::{Ballista, Work};
 use millrace_coordinator::lake::Lake;
-use millrace_pipeline::codec::{AttemptSpec, PipelineText, Workplace, WorkplaceOptions};
+use millrace_loadtest::papers::Papers;
+use millrace_pipeline::codec::{AttemptSpec, PipelineText, StepCounters, Workplace, WorkplaceOptions};
 use millrace_pipeline::source::{S3Options, Stores, cut, list};
 use millrace_proto::ids::{Attempt, BatchId, JobId};
 use millrace_proto::manifest::{Manifest, TaskReport};
 use millrace_proto::split::Split;
+use millrace_proto::tls::Tls;
+use millrace_worker::serving::serve_shuffle;
 use millrace_worker::tenure::{Place, Tenure};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tonic::Code;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 const FILES: usize = 8;
 const LINES: usize = 500;
@@ -82,32 +89,38 @@ struct Cluster {
     engine: Ballista,
     _workers: Vec<Tenure>,
     _folders: Vec<tempfile::TempDir>,
+    /// Where the scheduler and each worker's shuffle data answer.
+    doors: Vec<String>,
+    /// What each worker counts.
+    counters: Vec<Arc<StepCounters>>,
 }
 
 /// A scheduler and `workers` executors of two slots, each with a Flight server of its own.
-async fn cluster(workers: usize) -> Cluster {
+async fn cluster(workers: usize, tls: Option<&Tls>) -> Cluster {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let engine = Ballista::start(listener, workplace("leader")).await.unwrap();
+    let engine = Ballista::start(listener, workplace("leader"), tls).await.unwrap();
     let (mut tenures, mut folders) = (Vec::new(), Vec::new());
+    let (mut doors, mut counters) = (vec![address.clone()], Vec::new());
     for worker in 0..workers {
         let folder = tempfile::tempdir().unwrap();
         let work_dir = folder.path().display().to_string();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        tokio::spawn(millrace_worker::serving::serve_shuffle(
-            listener,
-            work_dir.clone(),
-        ));
+        tokio::spawn(serve_shuffle(listener, work_dir.clone(), tls).unwrap());
+        doors.push(format!("127.0.0.1:{port}"));
         let place = Place {
             host: "127.0.0.1".to_owned(),
             port,
             slots: 2,
             work_dir,
+            tls: tls.cloned(),
         };
         let id = format!("worker-{worker}");
+        let workplace = workplace(&id);
+        counters.push(workplace.counters());
         tenures.push(
-            Tenure::begin(&address, id.clone(), &place, workplace(&id))
+            Tenure::begin(&address, id.clone(), &place, workplace)
                 .await
                 .unwrap(),
         );
@@ -117,6 +130,8 @@ async fn cluster(workers: usize) -> Cluster {
         engine,
         _workers: tenures,
         _folders: folders,
+        doors,
+        counters,
     }
 }
 
@@ -166,10 +181,12 @@ async fn run(cluster: &Cluster, bench: &Bench, batch: &str, committed: &[Manifes
     let spec = AttemptSpec {
         pipeline: bench.text.clone(),
         environment: None,
+        job: "j1".to_owned().try_into().unwrap(),
         batch: batch.clone(),
         attempt,
         watermark_us: None,
         quarantine_date: "2026-01-02".to_owned(),
+        trace: None,
     };
     let tasks: Vec<Vec<Split>> = bench.splits.iter().map(|split| vec![split.clone()]).collect();
     let keys: Vec<_> = committed
@@ -203,7 +220,7 @@ async fn run(cluster: &Cluster, bench: &Bench, batch: &str, committed: &[Manifes
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn eight_splits_on_two_workers_of_two_slots_are_read_once_and_repeats_are_dropped() {
-    let cluster = cluster(2).await;
+    let cluster = cluster(2, None).await;
     let (bench, (lines, keys, broken)) = bench("global").await;
     // An attempt of which nothing is committed leaves no claim behind.
     run(&cluster, &bench, "b0", &[]).await;
@@ -222,11 +239,67 @@ async fn eight_splits_on_two_workers_of_two_slots_are_read_once_and_repeats_are_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn without_an_exchange_every_task_keeps_its_own_first() {
-    let cluster = cluster(2).await;
+    let cluster = cluster(2, None).await;
     let (bench, (lines, keys, broken)) = bench("partition").await;
     let total = run(&cluster, &bench, "b1", &[]).await.total();
     assert_eq!(total.read, lines as u64);
     // Every key stands in two files, and here each file is a partition.
     assert_eq!(total.written, 2 * keys.len() as u64);
     assert_eq!(total.quarantined, broken as u64);
+}
+
+/// What a caller is told that asks for something that is not there; none where it does not come so far.
+async fn asked(door: &str, tls: Option<&Tls>) -> Option<Code> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{door}")).unwrap();
+    if let Some(tls) = tls {
+        endpoint = endpoint.tls_config(tls.client()).unwrap();
+    }
+    let mut client = HealthClient::new(endpoint.connect().await.ok()?);
+    let refused = client.check(HealthCheckRequest::default()).await.unwrap_err();
+    Some(refused.code()).filter(|code| *code == Code::Unimplemented)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tasks_and_shuffle_data_go_over_tls_and_to_the_clusters_own_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let papers = Papers::issue(folder.path()).unwrap();
+    let tls = |name: &str, ca: &str| Tls {
+        certificate: papers.pem(&format!("{name}.pem")).unwrap(),
+        key: papers.pem(&format!("{name}.key")).unwrap(),
+        ca: papers.pem(ca).unwrap(),
+        client_ca: None,
+        domain: None,
+    };
+    let cluster = cluster(2, Some(&tls("server", "ca.pem"))).await;
+    let (bench, (lines, keys, broken)) = bench("global").await;
+    let total = run(&cluster, &bench, "b1", &[]).await.total();
+    assert_eq!(
+        (total.read, total.written, total.quarantined),
+        (lines as u64, keys.len() as u64, broken as u64)
+    );
+    let exchanged: Vec<_> = cluster
+        .counters
+        .iter()
+        .map(|counters| counters.exchanged())
+        .collect();
+    assert!(
+        exchanged.iter().all(|(sent, fetched)| *sent > 0 && *fetched > 0),
+        "nothing went from worker to worker: {exchanged:?}"
+    );
+    for door in &cluster.doors {
+        let member = asked(door, Some(&tls("client", "ca.pem"))).await;
+        assert_eq!(member, Some(Code::Unimplemented), "one of the cluster at {door}");
+        assert_eq!(
+            asked(door, Some(&tls("foreign", "ca.pem"))).await,
+            None,
+            "a stranger at {door}"
+        );
+        assert_eq!(
+            asked(door, Some(&tls("client", "stranger.pem"))).await,
+            None,
+            "not trusted: {door}"
+        );
+        assert_eq!(asked(door, None).await, None, "in the clear at {door}");
+    }
 }

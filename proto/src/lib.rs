@@ -6,4 +6,5 @@ pub mod ids;
 pub mod keys;
 pub mod manifest;
 pub mod split;
+pub mod tls;
 pub mod v1;

@@ -4,6 +4,8 @@
 //! [`Manifest`]. `check` states invariant 6 for every split, so that a manifest that loses or doubles
 //! an event is never put.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Attempt, BatchId, JobId, PipelineName};
@@ -89,6 +91,9 @@ pub struct TaskReport {
     pub quality: Vec<WrittenObject>,
     /// Counts by split.
     pub splits: Vec<SplitCounts>,
+    /// Quarantined events by the kind of their reasons; one with several kinds counts for each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reasons: BTreeMap<String, u64>,
 }
 
 /// A committed batch.
@@ -120,6 +125,9 @@ pub struct Manifest {
     pub keys: Vec<KeyFile>,
     /// Objects with mergeable quality state.
     pub quality: Vec<WrittenObject>,
+    /// Quarantined events by the kind of their reasons; one with several kinds counts for each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reasons: BTreeMap<String, u64>,
 }
 
 /// Why a manifest must not be put.

@@ -1,20 +1,23 @@
 //! Finding and following the leader.
 //!
-//! In: addresses of coordinators, or etcd. Out: who leads, asked again with every heartbeat: a heartbeat goes to the
+//! In: addresses of coordinators, or etcd, and how both are spoken to. Out: who leads, asked again with every heartbeat: a heartbeat goes to the
 //! leader that is known, then to whoever etcd names, then to each coordinator in turn, which passes it on.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use etcd_client::{Client as Etcd, ConnectOptions};
+use millrace_pipeline::spec::model::Secret;
+use millrace_proto::tls::Tls;
 use millrace_proto::v1::cluster_service_client::ClusterServiceClient;
 use millrace_proto::v1::{Coordinator, JoinClusterRequest, PROTOCOL_VERSION, Worker};
 use serde::Deserialize;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 
 use crate::config::WorkerConfig;
+use crate::serving::Access;
 
 /// A heartbeat that takes longer counts as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -49,7 +52,9 @@ pub enum LeaderError {
 pub struct Leaders {
     coordinators: Vec<String>,
     etcd: Option<(Vec<String>, String)>,
+    etcd_options: ConnectOptions,
     etcd_client: Option<Etcd>,
+    tls: Option<ClientTlsConfig>,
     token: Option<MetadataValue<Ascii>>,
     channels: HashMap<String, Channel>,
     last: Option<String>,
@@ -62,17 +67,23 @@ struct LeaderKey {
 }
 
 impl Leaders {
-    /// From a worker's settings.
+    /// From a worker's settings; `access` says how coordinators and etcd are spoken to.
     #[must_use]
-    pub fn new(config: &WorkerConfig) -> Self {
-        let bearer = |token: &String| format!("Bearer {token}").parse().ok();
+    pub fn new(config: &WorkerConfig, access: &Access) -> Self {
+        let bearer = |token: &Secret| format!("Bearer {}", token.reveal()).parse().ok();
         Self {
             coordinators: config.coordinators.clone(),
             etcd: config
                 .etcd
                 .as_ref()
                 .map(|etcd| (etcd.endpoints.clone(), etcd.prefix.clone())),
+            etcd_options: access
+                .etcd
+                .clone()
+                .with_connect_timeout(PATIENCE)
+                .with_timeout(PATIENCE),
             etcd_client: None,
+            tls: access.tls.as_ref().map(Tls::client),
             token: config.token.as_ref().and_then(bearer),
             channels: HashMap::new(),
             last: None,
@@ -123,7 +134,7 @@ impl Leaders {
         let channel = match self.channels.get(address) {
             Some(channel) => channel.clone(),
             None => {
-                let endpoint = Endpoint::from_shared(format!("http://{address}"))
+                let endpoint = endpoint(address, self.tls.as_ref())
                     .map_err(|error| Status::invalid_argument(error.to_string()))?;
                 let channel = endpoint
                     .connect_timeout(PATIENCE)
@@ -157,9 +168,7 @@ impl Leaders {
     async fn leader_by_etcd(&mut self) -> Option<String> {
         let (endpoints, prefix) = self.etcd.as_ref()?;
         if self.etcd_client.is_none() {
-            let options = ConnectOptions::new()
-                .with_connect_timeout(PATIENCE)
-                .with_timeout(PATIENCE);
+            let options = self.etcd_options.clone();
             self.etcd_client = Etcd::connect(endpoints, Some(options)).await.ok();
         }
         let client = self.etcd_client.as_mut()?;
@@ -176,5 +185,16 @@ impl Leaders {
                 None
             }
         }
+    }
+}
+
+/// Where another process of the cluster answers, over TLS where it is spoken.
+pub(crate) fn endpoint(
+    address: &str,
+    tls: Option<&ClientTlsConfig>,
+) -> Result<Endpoint, tonic::transport::Error> {
+    match tls {
+        None => Endpoint::from_shared(format!("http://{address}")),
+        Some(tls) => Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls.clone()),
     }
 }

@@ -11,12 +11,14 @@
 //! | [`leader`]  | finding and following the leader                       |
 //! | [`metrics`] | what it counts                                         |
 //! | [`tenure`]  | taking tasks under one leader                          |
+//! | `task`      | one task, watched                                      |
 //! | [`serving`] | the loop around them, shuffle data for others, metrics |
 
 pub mod config;
 pub mod leader;
 pub mod metrics;
 pub mod serving;
+mod task;
 pub mod tenure;
 
 pub use serving::{Worker, WorkerError};

@@ -1,12 +1,4 @@
-//! What a worker counts.
-//!
-//! | metric                                   | meaning                                                    |
-//! |-------------------------------------------|-------------------------------------------------------------|
-//! | `millrace_worker_slots{state}`            | task slots, `busy` and `free`                               |
-//! | `millrace_worker_leader_epoch`            | epoch of the leader that it follows; 0 for none             |
-//! | `millrace_step_rows_total{step}`          | rows that each step gave (the scan of lines: chunks)        |
-//! | `millrace_step_compute_seconds_total{step}` | time that each step computed                              |
-//! | `millrace_read_bytes_total`               | bytes of input                                              |
+//! What a worker counts. `deploy/metrics.md` lists every metric; a test holds it to what is served.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,12 +18,18 @@ pub struct WorkerMetrics {
     slots: AtomicU64,
     busy: AtomicU64,
     epoch: AtomicU64,
+    memory_bytes: AtomicU64,
 }
 
 impl WorkerMetrics {
     pub(crate) fn slots(&self, slots: usize, busy: usize) {
         self.slots.store(slots as u64, Ordering::Relaxed);
         self.busy.store(busy as u64, Ordering::Relaxed);
+    }
+
+    /// How much it may hold in rows and keys together.
+    pub(crate) fn memory_bytes(&self, bytes: usize) {
+        self.memory_bytes.store(bytes as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn follows(&self, epoch: u64) {
@@ -57,7 +55,6 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let busy = self.0.busy.load(Ordering::Relaxed);
         let free = self.0.slots.load(Ordering::Relaxed).saturating_sub(busy);
-        let gauge = |value: u64| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
         let kind = gauge(0).metric_type();
         let mut slots = encoder.encode_descriptor("millrace_worker_slots", "Task slots.", None, kind)?;
         for (state, value) in [("busy", busy), ("free", free)] {
@@ -82,6 +79,44 @@ impl Collector for Scrape {
         let bytes: u64 = self.0.steps.read().map(|count| count.bytes).sum();
         let read =
             encoder.encode_descriptor("millrace_read", "Bytes of input.", Some(&Unit::Bytes), counter)?;
-        ConstCounter::new(bytes).encode(read)
+        ConstCounter::new(bytes).encode(read)?;
+        self.exchange(&mut encoder)?;
+        self.memory(&mut encoder)
+    }
+}
+
+fn gauge(value: u64) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+impl Scrape {
+    fn exchange(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+        let (sent, fetched) = self.0.steps.exchanged();
+        let counter = ConstCounter::new(0_u64).metric_type();
+        let help = "Bytes that tasks wrote to the exchange, packed.";
+        let written =
+            encoder.encode_descriptor("millrace_shuffle_written", help, Some(&Unit::Bytes), counter)?;
+        ConstCounter::new(sent).encode(written)?;
+        let help = "Bytes that tasks read from the exchange of other workers, unpacked.";
+        let read =
+            encoder.encode_descriptor("millrace_shuffle_fetched", help, Some(&Unit::Bytes), counter)?;
+        ConstCounter::new(fetched).encode(read)
+    }
+
+    fn memory(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+        let held = self.0.steps.held();
+        let kind = gauge(0).metric_type();
+        let help = "Memory held, by what holds it: cached keys, rows that wait to be written, the exchange.";
+        let mut pools = encoder.encode_descriptor("millrace_memory_pool", help, Some(&Unit::Bytes), kind)?;
+        for (pool, bytes) in [
+            ("keys", held.keys),
+            ("rows", held.rows),
+            ("exchange", held.exchange),
+        ] {
+            gauge(bytes as u64).encode(pools.encode_family(&[("pool", pool)])?)?;
+        }
+        let help = "What keys and rows may take together.";
+        let most = gauge(self.0.memory_bytes.load(Ordering::Relaxed));
+        most.encode(encoder.encode_descriptor("millrace_memory_limit", help, Some(&Unit::Bytes), kind)?)
     }
 }

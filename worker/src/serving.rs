@@ -1,15 +1,18 @@
 //! The loop around tenures: a heartbeat each second, a new tenure under each new leader, and shuffle data for
 //! other workers all the time.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use ballista_executor::flight_service::BallistaFlightService;
+use etcd_client::ConnectOptions;
 use millrace_pipeline::codec::{Environment, Workplace, WorkplaceOptions};
 use millrace_pipeline::source::S3Options;
 use millrace_pipeline::source::kafka::KafkaClients;
+use millrace_proto::tls::Tls;
 use millrace_proto::v1;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -44,6 +47,18 @@ pub enum WorkerError {
         #[source]
         source: std::io::Error,
     },
+    /// Anybody could read it.
+    #[error(
+        "shuffle data would be served at {listen}, where others can reach it, without `tls`; \
+         configure `tls`, or listen on 127.0.0.1"
+    )]
+    Open {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// TLS files that do not fit together.
+    #[error("shuffle data cannot be served over TLS")]
+    Tls(#[source] tonic::transport::Error),
     /// The address for shuffle data.
     #[error("shuffle data cannot be served at {address}")]
     Listen {
@@ -58,9 +73,13 @@ pub enum WorkerError {
     Leader(#[from] LeaderError),
 }
 
-/// Access that a worker's operators have.
+/// Access that a worker and its operators have.
 #[derive(Clone)]
 pub struct Access {
+    /// How coordinators and other workers are spoken to; none: in the clear.
+    pub tls: Option<Tls>,
+    /// How etcd is connected to.
+    pub etcd: ConnectOptions,
     /// How S3 is reached.
     pub s3: S3Options,
     /// Fills in `${env:NAME}` of pipelines.
@@ -101,6 +120,10 @@ impl Worker {
         if config.coordinators.is_empty() && config.etcd.is_none() {
             return Err(WorkerError::Nowhere { name: config.name });
         }
+        if access.tls.is_none() && !config.listen.ip().is_loopback() {
+            let listen = config.listen;
+            return Err(WorkerError::Open { listen });
+        }
         let shuffle = config.work_dir.join("shuffle");
         empty(&shuffle).map_err(|source| WorkerError::WorkDir {
             path: shuffle.display().to_string(),
@@ -121,13 +144,17 @@ impl Worker {
             None => (local.ip().to_string(), local.port()),
         };
         let work_dir = shuffle.display().to_string();
-        let serving = tokio::spawn(serve_shuffle(listener, work_dir.clone()));
+        let served = serve_shuffle(listener, work_dir.clone(), access.tls.as_ref());
+        let serving = tokio::spawn(served.map_err(WorkerError::Tls)?);
         let place = Place {
             host,
             port,
             slots: config.slot_count(),
             work_dir,
+            tls: access.tls.clone(),
         };
+        let gauges = Arc::<WorkerMetrics>::default();
+        gauges.memory_bytes(config.memory_bytes);
         Ok(Self {
             config,
             access,
@@ -135,7 +162,7 @@ impl Worker {
             started: SystemTime::now(),
             serving,
             brokers: Arc::default(),
-            gauges: Arc::default(),
+            gauges,
         })
     }
 
@@ -150,7 +177,7 @@ impl Worker {
     /// # Errors
     /// When the leader refuses this worker for good.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), WorkerError> {
-        let mut leaders = Leaders::new(&self.config);
+        let mut leaders = Leaders::new(&self.config, &self.access);
         let mut following: Option<Following> = None;
         let mut is_silent = false;
         let mut id = fresh_id();
@@ -271,19 +298,31 @@ impl Drop for Worker {
     }
 }
 
-/// Serves the shuffle data below `work_dir` to other workers, until the task is aborted.
-pub async fn serve_shuffle(listener: TcpListener, work_dir: String) {
+/// Serves the shuffle data below `work_dir` to other workers, until the future is dropped; with TLS only to those of the
+/// cluster's authority.
+///
+/// # Errors
+/// When certificate and key do not fit together.
+pub fn serve_shuffle(
+    listener: TcpListener,
+    work_dir: String,
+    tls: Option<&Tls>,
+) -> Result<impl Future<Output = ()> + Send + use<>, tonic::transport::Error> {
     let flight = FlightServiceServer::new(BallistaFlightService::new(work_dir))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
-    let served = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .add_service(flight)
-        .serve_with_incoming(TcpListenerStream::new(listener))
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "shuffle data is no longer served");
+    let mut server = tonic::transport::Server::builder().tcp_nodelay(true);
+    if let Some(tls) = tls {
+        server = server.tls_config(tls.inner_server())?;
     }
+    let served = server
+        .add_service(flight)
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    Ok(async move {
+        if let Err(error) = served.await {
+            tracing::error!(%error, "shuffle data is no longer served");
+        }
+    })
 }
 
 /// Ends when `stop` says so.

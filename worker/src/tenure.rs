@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ballista_core::extension::SessionConfigExt;
 use ballista_core::registry::BallistaFunctionRegistry;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
 use ballista_core::serde::protobuf::{ExecutorRegistration, ExecutorStoppedParams};
@@ -18,11 +19,16 @@ use ballista_executor::health::ExecutorHealth;
 use ballista_executor::metrics::LoggingMetricsCollector;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::SessionConfig;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
-use millrace_pipeline::codec::{Codec, Workplace};
+use millrace_pipeline::codec::{Codec, Held, Workplace};
+use millrace_proto::tls::Tls;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig};
+
+use crate::leader::endpoint;
+use crate::task::WatchedEngine;
 
 /// Largest message from the scheduler: plans name every split.
 const MESSAGE_BYTES: usize = 128 << 20;
@@ -46,6 +52,8 @@ pub struct Place {
     pub slots: usize,
     /// Folder for shuffle data.
     pub work_dir: String,
+    /// How the scheduler and other workers are spoken to; none: in the clear.
+    pub tls: Option<Tls>,
 }
 
 /// Why a tenure did not begin.
@@ -91,7 +99,8 @@ impl Tenure {
             address: address.to_owned(),
             source,
         };
-        let channel = Endpoint::from_shared(format!("http://{address}"))
+        let tls = place.tls.as_ref().map(Tls::client);
+        let channel = endpoint(address, tls.as_ref())
             .map_err(failed)?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -101,7 +110,7 @@ impl Tenure {
         let scheduler = SchedulerGrpcClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
-        let executor = Arc::new(executor(id, place)?);
+        let executor = Arc::new(executor(id, place, &workplace)?);
         let codec: BallistaCodec<LogicalPlanNode, PhysicalPlanNode> = BallistaCodec::new(
             Arc::new(BallistaLogicalExtensionCodec::default()),
             Arc::new(Codec::new(
@@ -192,7 +201,7 @@ async fn wake(ask: Arc<Notify>, executor: Arc<Executor>) {
     }
 }
 
-fn executor(id: String, place: &Place) -> Result<Executor, TenureError> {
+fn executor(id: String, place: &Place, workplace: &Arc<Workplace>) -> Result<Executor, TenureError> {
     let slots = u32::try_from(place.slots).unwrap_or(u32::MAX);
     let registration = ExecutorRegistration {
         id,
@@ -204,10 +213,18 @@ fn executor(id: String, place: &Place) -> Result<Executor, TenureError> {
         ballista_protocol_version: BALLISTA_PROTOCOL_VERSION,
     };
     let runtime = Arc::new(RuntimeEnvBuilder::new().build()?);
+    let memory = Arc::clone(&runtime.memory_pool);
+    let keys = Arc::downgrade(workplace);
+    workplace.counters().watch_memory(move || Held {
+        exchange: memory.reserved(),
+        keys: keys.upgrade().map_or(0, |workplace| workplace.key_bytes_held()),
+        ..Held::default()
+    });
     let runtime: RuntimeProducer = Arc::new(move |_| Ok(Arc::clone(&runtime)));
-    let config: ConfigProducer = Arc::new(millrace_pipeline_session);
+    let tls = place.tls.as_ref().map(Tls::client);
+    let config: ConfigProducer = Arc::new(move || session(tls.as_ref()));
     let state = SessionStateBuilder::new().with_default_features().build();
-    Ok(Executor::with_default_execution_engine(
+    Ok(Executor::new(
         registration,
         &place.work_dir,
         runtime,
@@ -215,11 +232,22 @@ fn executor(id: String, place: &Place) -> Result<Executor, TenureError> {
         Arc::new(BallistaFunctionRegistry::from(&state)),
         Arc::new(LoggingMetricsCollector::default()),
         place.slots,
+        Arc::new(WatchedEngine::new(workplace.counters())),
     ))
 }
 
-/// What a task's session starts from; the scheduler's settings come with each task.
-fn millrace_pipeline_session() -> datafusion::prelude::SessionConfig {
-    use ballista_core::extension::SessionConfigExt;
-    datafusion::prelude::SessionConfig::new_with_ballista()
+/// What a task's session starts from; the scheduler's settings come with each task. Where other workers' shuffle data is
+/// read from is made here and not there: a scheduler's word cannot take TLS away.
+fn session(tls: Option<&ClientTlsConfig>) -> SessionConfig {
+    let session = SessionConfig::new_with_ballista();
+    let Some(tls) = tls.cloned() else {
+        return session;
+    };
+    session.with_ballista_override_create_grpc_client_endpoint(Arc::new(move |plain| {
+        let authority = plain.uri().authority().map(ToString::to_string);
+        let address = authority.ok_or("shuffle data is at no address")?;
+        Ok(endpoint(&address, Some(&tls))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true))
+    }))
 }

@@ -1,53 +1,31 @@
 //! Tokens, roles, TLS in both directions.
 
-use std::path::Path;
-use std::process::Command;
-
 use millrace_client::{Client, ClientError, Options, Tls, v1};
 use millrace_coordinator::api::{ApiConfig, Role, Tls as ServerTls, Token};
+use millrace_loadtest::papers::Papers as Issued;
 use tonic::Code;
 
 use crate::cluster::{Node, files_pipeline, submit};
 use crate::server::Server;
 
-/// A CA, a certificate for 127.0.0.1 and one for a client, by openssl.
+/// Certificates, as servers and callers take them.
 struct Papers {
-    folder: tempfile::TempDir,
+    issued: Issued,
+    _folder: tempfile::TempDir,
 }
 
 impl Papers {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let run = |line: &str| {
-            let done = Command::new("bash")
-                .args(["-ec", line])
-                .current_dir(folder.path())
-                .output()
-                .unwrap();
-            assert!(
-                done.status.success(),
-                "{line}: {}",
-                String::from_utf8_lossy(&done.stderr)
-            );
-        };
-        let new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
-        for ca in ["ca", "stranger"] {
-            run(&format!(
-                "{new} -subj /CN={ca} -keyout {ca}.key -out {ca}.pem \
-                -addext basicConstraints=critical,CA:TRUE -addext keyUsage=keyCertSign"
-            ));
+        let issued = Issued::issue(folder.path()).unwrap();
+        Self {
+            issued,
+            _folder: folder,
         }
-        for (name, ca) in [("server", "ca"), ("client", "ca"), ("foreign", "stranger")] {
-            run(&format!(
-                "{new} -subj /CN={name} -keyout {name}.key -out {name}.pem -CA {ca}.pem -CAkey {ca}.key \
-                 -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=IP:127.0.0.1,DNS:localhost"
-            ));
-        }
-        Self { folder }
     }
 
     fn pem(&self, name: &str) -> Vec<u8> {
-        std::fs::read(Path::new(self.folder.path()).join(name)).unwrap()
+        self.issued.pem(name).unwrap()
     }
 
     fn server(&self, mutual: bool) -> ServerTls {

@@ -106,6 +106,7 @@ impl Node {
             workers,
             environment: Arc::new(|name: &str| (name == "HASH_KEY").then(|| HASH_KEY.to_owned())),
             lakes: Arc::new(LocalLakes),
+            jobs_environment: None,
         });
         let mut config = ApiConfig::new(address);
         change(&mut config);

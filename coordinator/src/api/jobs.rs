@@ -168,7 +168,7 @@ impl Shared {
             pipeline: message.pipeline.clone(),
             pipeline_version: version,
             input: message.input.clone(),
-            environment: message.environment.clone(),
+            environment: self.environment(message),
             submitter: who.to_owned(),
         };
         let (job, _) = self.registry.submit(&lead, new).await?;
@@ -182,10 +182,17 @@ impl Shared {
             pipeline: message.pipeline.clone(),
             pipeline_version: self.fitting_version(message).await?,
             input: message.input.clone(),
-            environment: message.environment.clone(),
+            environment: self.environment(message),
             submitter: who.to_owned(),
             ..Job::default()
         })
+    }
+
+    /// The environment that decides about masking: as asked, or as this cluster is told.
+    fn environment(&self, message: &v1::SubmitJobRequest) -> String {
+        let default = self.control.jobs_environment.clone();
+        let asked = Some(message.environment.clone()).filter(|asked| !asked.is_empty());
+        asked.or(default).unwrap_or_default()
     }
 
     /// The newest version of the pipeline, if it can be read that way.
@@ -246,7 +253,8 @@ impl Shared {
 fn same_request(job: Job, message: &v1::SubmitJobRequest) -> Result<Job, Status> {
     let same = job.pipeline == message.pipeline
         && job.input == message.input
-        && job.environment == message.environment;
+        // One that named none was given the cluster's.
+        && (message.environment.is_empty() || job.environment == message.environment);
     if same {
         return Ok(job);
     }

@@ -38,7 +38,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 use v1::cluster_service_server::ClusterServiceServer;
 use v1::job_service_server::JobServiceServer;
 use v1::pipeline_service_server::PipelineServiceServer;
@@ -47,6 +47,7 @@ use v1::quarantine_service_server::QuarantineServiceServer;
 pub use access::{Role, Token};
 pub use errors::{DOMAIN, Reason};
 pub use hours::Hours;
+pub use millrace_proto::tls::Tls;
 pub use rate::Rate;
 
 use crate::applied::Environment;
@@ -85,30 +86,6 @@ impl ApiConfig {
                 burst: 2000.0,
             },
         }
-    }
-}
-
-/// TLS of a coordinator; everything is PEM.
-#[derive(Clone)]
-pub struct Tls {
-    /// The certificate, with its chain.
-    pub certificate: Vec<u8>,
-    /// Its key.
-    pub key: Vec<u8>,
-    /// Who vouches for the coordinators: calls are passed on to the leader over TLS too.
-    pub ca: Vec<u8>,
-    /// Who vouches for callers (mTLS); none: any caller may connect, and tokens decide.
-    pub client_ca: Option<Vec<u8>>,
-    /// The name in the coordinators' certificates, where it is not their address.
-    pub domain: Option<String>,
-}
-
-impl std::fmt::Debug for Tls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mutual = self.client_ca.is_some();
-        f.debug_struct("Tls")
-            .field("mutual", &mutual)
-            .finish_non_exhaustive()
     }
 }
 
@@ -157,6 +134,8 @@ pub struct Control {
     pub environment: Environment,
     /// How lakes are reached.
     pub lakes: Arc<dyn Lakes>,
+    /// Environment of jobs that name none; none: they are masked.
+    pub jobs_environment: Option<String>,
 }
 
 impl Control {
@@ -258,7 +237,7 @@ pub async fn serve_on(
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .max_concurrent_streams(1024);
     if let Some(tls) = &config.tls {
-        server = server.tls_config(tls.server())?;
+        server = server.tls_config(tls.api_server())?;
     }
     server
         .layer(gate::GateLayer(Arc::new(gate(&config, &control))))
@@ -307,26 +286,6 @@ fn check_open(config: &ApiConfig) -> Result<(), ServeError> {
     }
     let listen = config.listen;
     Err(ServeError::Open { listen, missing })
-}
-
-impl Tls {
-    fn server(&self) -> ServerTlsConfig {
-        let config = ServerTlsConfig::new().identity(Identity::from_pem(&self.certificate, &self.key));
-        match &self.client_ca {
-            Some(ca) => config.client_ca_root(Certificate::from_pem(ca)),
-            None => config,
-        }
-    }
-
-    fn client(&self) -> ClientTlsConfig {
-        let config = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&self.ca))
-            .identity(Identity::from_pem(&self.certificate, &self.key));
-        match &self.domain {
-            Some(domain) => config.domain_name(domain.clone()),
-            None => config,
-        }
-    }
 }
 
 /// The caller that the gate let through.

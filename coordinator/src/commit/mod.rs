@@ -103,6 +103,9 @@ pub fn join(
         joined.quarantine.extend(report.quarantine);
         joined.keys.extend(report.keys);
         joined.quality.extend(report.quality);
+        for (reason, events) in report.reasons {
+            *joined.reasons.entry(reason).or_default() += events;
+        }
     }
     joined.files.sort_by(|a, b| a.object.key.cmp(&b.object.key));
     Manifest {
@@ -119,6 +122,7 @@ pub fn join(
         quarantine: joined.quarantine,
         keys: joined.keys,
         quality: joined.quality,
+        reasons: joined.reasons,
     }
 }
 

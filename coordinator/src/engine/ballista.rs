@@ -33,6 +33,7 @@ use millrace_pipeline::source::{split_schema, splits_batch};
 use millrace_proto::keys;
 use millrace_proto::manifest::{KeyFile, TaskReport};
 use millrace_proto::split::Split;
+use millrace_proto::tls::Tls;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -97,11 +98,15 @@ pub fn session_config() -> SessionConfig {
 }
 
 impl Ballista {
-    /// Starts a scheduler that serves workers on `listener`.
+    /// Starts a scheduler that serves workers on `listener`; with TLS only those of the cluster's authority.
     ///
     /// # Errors
-    /// When Ballista refuses to start.
-    pub async fn start(listener: TcpListener, workplace: Arc<Workplace>) -> Result<Self, EngineError> {
+    /// When Ballista refuses to start, or certificate and key do not fit together.
+    pub async fn start(
+        listener: TcpListener,
+        workplace: Arc<Workplace>,
+        tls: Option<&Tls>,
+    ) -> Result<Self, EngineError> {
         let address = listener.local_addr().map_err(EngineError::Listen)?;
         let message_bytes = u32::try_from(MESSAGE_BYTES).unwrap_or(u32::MAX);
         let codec = Codec::new(
@@ -139,13 +144,13 @@ impl Ballista {
         let service = SchedulerGrpcServer::new(scheduler.clone())
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
+        let mut server = tonic::transport::Server::builder().tcp_nodelay(true);
+        if let Some(tls) = tls {
+            server = server.tls_config(tls.inner_server()).map_err(EngineError::Tls)?;
+        }
         let serving = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
-            let served = tonic::transport::Server::builder()
-                .tcp_nodelay(true)
-                .add_service(service)
-                .serve_with_incoming(incoming)
-                .await;
+            let served = server.add_service(service).serve_with_incoming(incoming).await;
             if let Err(error) = served {
                 tracing::error!(%error, "the scheduler no longer serves workers");
             }

@@ -35,6 +35,9 @@ pub enum EngineError {
     /// The scheduler cannot listen.
     #[error("the scheduler cannot listen for workers")]
     Listen(#[source] std::io::Error),
+    /// TLS files that do not fit together.
+    #[error("the scheduler cannot be served over TLS")]
+    Tls(#[source] tonic::transport::Error),
     /// The scheduler refused.
     #[error("the scheduler refused")]
     Scheduler(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -14,6 +14,7 @@
 //! |                                    | `otherwise` must let the caller see that it was applied              |
 
 mod error;
+mod options;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,12 +24,14 @@ use etcd_client::{
     Client, Compare, ConnectOptions, Error, Event, EventType, GetOptions, GetResponse, KeyValue, Txn, TxnOp,
     TxnOpResponse, WatchOptions, WatchStream,
 };
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
 use tracing::debug;
 
 pub use error::EtcdError;
 use error::{Verdict, verdict};
+pub use options::options;
 
 /// How long one member may take to answer.
 const ANSWER: Duration = Duration::from_millis(1500);
@@ -70,6 +73,8 @@ struct Members {
     endpoints: Vec<String>,
     clients: Vec<Client>,
     current: AtomicUsize,
+    /// When one of them answered last.
+    answered: Mutex<Instant>,
 }
 
 impl std::fmt::Debug for Etcd {
@@ -115,6 +120,7 @@ impl Etcd {
                 endpoints: endpoints.to_vec(),
                 clients,
                 current: AtomicUsize::new(0),
+                answered: Mutex::new(Instant::now()),
             }),
         })
     }
@@ -266,6 +272,12 @@ impl Etcd {
         Ok(())
     }
 
+    /// How long ago a call was answered last. Somebody always calls: a coordinator looks at the leader each second.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.members.answered.lock().elapsed()
+    }
+
     /// Lets the next call start at another member.
     pub fn avoid_current(&self) {
         self.members.current.fetch_add(1, Ordering::Relaxed);
@@ -296,7 +308,10 @@ impl Etcd {
             let current = self.members.current.load(Ordering::Relaxed);
             let client = self.members.clients[current % count].clone();
             match timeout(answer.min(deadline - now), call(client)).await {
-                Ok(Ok(value)) => return Ok(value),
+                Ok(Ok(value)) => {
+                    *self.members.answered.lock() = Instant::now();
+                    return Ok(value);
+                }
                 Ok(Err(error)) => match verdict(&error) {
                     Verdict::Elsewhere => last = Some(error),
                     Verdict::Full => return Err(EtcdError::Full),

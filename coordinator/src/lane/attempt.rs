@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use millrace_pipeline::codec::{AttemptSpec, PipelineText};
 use millrace_pipeline::dedup::KeyIndex;
+use millrace_pipeline::trace;
 use millrace_proto::ids::{Attempt, BatchId, JobId};
 use millrace_proto::manifest::{KeyFile, TaskReport};
 use millrace_proto::split::Split;
 use millrace_proto::v1;
 use tokio::sync::watch;
+use tracing::{Instrument, Span, error_span, info_span};
 
 use super::input::SharedPipeline;
 use super::work::{Lane, environment};
@@ -102,19 +104,24 @@ impl Lane {
         tasks: Vec<Vec<Split>>,
     ) -> Result<CommittedBatch, LaneError> {
         let job = asked.job;
+        let id = JobId::try_from(job.job_id.clone())?;
         let mut pause = RETRY_PAUSE;
         let mut tries = 1;
         loop {
             let began = Instant::now();
-            let ran = self.attempt(asked, batch, attempt, &tasks).await;
+            let span = error_span!("attempt", attempt = %attempt);
+            let ran = self.attempt(asked, &id, batch, attempt, &tasks);
+            let ran = ran.instrument(span.clone()).await;
             let Some(batches) = &mut self.batches else {
                 return Err(EngineError::Stopped.into());
             };
             let failed = match ran {
                 Ok(reports) => {
                     self.tools.metrics.phase("run", began.elapsed());
-                    let (id, began) = (JobId::try_from(job.job_id.clone())?, Instant::now());
-                    match publish(batches, &id, batch, attempt, splits, reports).await {
+                    let began = Instant::now();
+                    let published = publish(batches, &id, batch, attempt, splits, reports);
+                    let span = info_span!(parent: &span, "publish");
+                    match published.instrument(span).await {
                         Ok(committed) => {
                             self.tools.metrics.phase("publish", began.elapsed());
                             return Ok(committed);
@@ -140,6 +147,7 @@ impl Lane {
     async fn attempt(
         &self,
         Asked { job, text, prepared }: Asked<'_>,
+        id: &JobId,
         batch: &BatchId,
         attempt: Attempt,
         tasks: &[Vec<Split>],
@@ -150,10 +158,12 @@ impl Lane {
         let spec = AttemptSpec {
             pipeline: text.clone(),
             environment: environment(job),
+            job: id.clone(),
             batch: batch.clone(),
             attempt,
             watermark_us: batches.ledger.state().newest_us,
             quarantine_date: Utc::now().format("%Y-%m-%d").to_string(),
+            trace: trace::context_of(&Span::current()),
         };
         let (stop, stopped) = watch::channel(false);
         let watching = self.watch_cancel(&job.job_id, stop);

@@ -26,6 +26,15 @@ const HOURS_MAX: i64 = 24 * 366 * 2;
 const HOUR_MS: i64 = 3_600_000;
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 const EVENTS_DEFAULT: u64 = 1_000_000;
+/// Ages that what waits is asked for, in rising order.
+const AGES: [Duration; 6] = [
+    Duration::from_secs(60),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(15 * 60),
+    Duration::from_secs(3600),
+    Duration::from_secs(6 * 3600),
+    Duration::from_secs(24 * 3600),
+];
 
 /// A job's input.
 pub(super) enum Input {
@@ -56,6 +65,18 @@ pub(super) struct FollowInput {
     due: Instant,
     sizing: Sizing,
     behind: u64,
+    seen: Vec<Seen>,
+}
+
+/// How far a followed partition was when it was looked at last.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) partition: i32,
+    pub(super) high: u64,
+    /// What is planned of it: every batch is committed before the next look.
+    pub(super) done: u64,
+    /// How long what was there before the first look has waited, at least.
+    pub(super) age: Duration,
 }
 
 /// What is to be done for a job.
@@ -126,6 +147,7 @@ impl Input {
                 due: Instant::now(),
                 sizing,
                 behind: 0,
+                seen: Vec::new(),
             }));
         }
         Ok(Self::Topic(TopicInput {
@@ -273,6 +295,7 @@ impl FollowInput {
             .map(|(object, ranges)| (object.clone(), ranges.end()))
             .collect();
         let (range, gaps) = onward(&partitions, &planned, Begin::Earliest);
+        self.look(&partitions, &range).await?;
         let known = |gap: &LostRange| state.lost.contains(gap);
         let mut lost: Vec<LostRange> = gaps.iter().map(lost_range).filter(|gap| !known(gap)).collect();
         let (splits, more) = plan(&range, &partitions, state, self.sizing);
@@ -293,6 +316,45 @@ impl FollowInput {
         let most = batch_bytes.min(self.max_events.saturating_mul(sizing.event_bytes));
         let batch = next_batch(&splits, &state.covered, most, &|split| sizing.bytes(split));
         Ok((Next::Batch(batch), lost))
+    }
+
+    /// Remembers how far the partitions are. The first time what waits is asked for its age, roughly: brokers know
+    /// which offset a time has, not which time an offset has.
+    async fn look(&mut self, partitions: &[PartitionOffsets], range: &TopicRange) -> Result<(), LaneError> {
+        let is_first = self.seen.is_empty();
+        let starts = range.ranges.iter().map(|range| range.start);
+        self.seen = partitions
+            .iter()
+            .zip(starts)
+            .map(|(partition, start)| Seen {
+                partition: partition.partition,
+                high: partition.high,
+                done: start,
+                age: Duration::ZERO,
+            })
+            .collect();
+        if !is_first {
+            return Ok(());
+        }
+        for age in AGES {
+            if self.seen.iter().all(|seen| seen.done >= seen.high) {
+                return Ok(());
+            }
+            let then = now_ms() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            let since = self.client.offsets_at(partitions, then).await?;
+            for (seen, since) in self.seen.iter_mut().zip(since) {
+                // The first message that is younger lies behind what waits.
+                if seen.done < since.unwrap_or(seen.high) {
+                    seen.age = age;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How far the partitions were when it was looked at last.
+    pub(super) fn seen(&self) -> &[Seen] {
+        &self.seen
     }
 
     /// Positions that nobody had planned when it was looked at last.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use millrace_pipeline::source::kafka::TopicPartition;
 use millrace_proto::ids::JobId;
 use millrace_proto::manifest::SplitCounts;
 use millrace_proto::split::{InputObject, Split};
@@ -79,9 +80,7 @@ impl Lane {
             .get(job)
             .map_or(0, |running| running.input.left(state));
         let is_held = state.batches.get(&manifest.batch).is_some_and(|batch| batch.held);
-        self.tools
-            .metrics
-            .committed(self.name.as_str(), &total, bytes, state.newest_us, is_held);
+        self.tools.metrics.committed(&manifest, state.newest_us, is_held);
         if breached {
             tracing::warn!(job, batch = %manifest.batch, held, "the share of clean events is under the minimum");
         }
@@ -111,7 +110,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Writes committed offsets to the pipeline's consumer group. Nothing depends on it.
+    /// Tells lag tools what is committed: our own metrics, and the pipeline's consumer group. Nothing depends on it.
     async fn mirror(&self, job: &str, splits: &[Split]) {
         let Some(Running {
             input: Input::Follow(follow),
@@ -126,6 +125,12 @@ impl Lane {
                 .entry(split.object.url.clone())
                 .or_insert((split.object.clone(), 0));
             entry.1 = entry.1.max(split.end);
+        }
+        for (object, end) in ends.values() {
+            if let Ok(place) = TopicPartition::parse(&object.url) {
+                let metrics = &self.tools.metrics;
+                metrics.caught_up(self.name.as_str(), place.partition, *end);
+            }
         }
         let group = format!("millrace-{}", self.name);
         let offsets: Vec<_> = ends.into_values().collect();
@@ -165,8 +170,16 @@ impl Lane {
         Ok(())
     }
 
+    /// A pipeline that no job follows any more has no lag.
+    pub(super) fn unfollow(&self) {
+        if !self.running.values().any(|running| running.input.is_follow()) {
+            self.tools.metrics.unfollowed(self.name.as_str());
+        }
+    }
+
     fn leave(&mut self, id: &str) {
         self.running.remove(id);
+        self.unfollow();
         self.turn.retain(|turn| turn != id);
     }
 }

@@ -11,6 +11,7 @@ use millrace_proto::manifest::KeyFile;
 use millrace_proto::split::Split;
 use millrace_proto::v1::{self, JobState};
 use tokio::sync::watch;
+use tracing::{Instrument, Span, error_span, field, info_span};
 
 use super::attempt::Asked;
 use super::input::{Input, Next, SharedPipeline};
@@ -21,6 +22,7 @@ use crate::engine::EngineError;
 use crate::job::RunError;
 use crate::lake::Lake;
 use crate::ledger::etcd::EtcdLedger;
+use crate::ledger::timed::Timed;
 use crate::ledger::{Batch, Entry, Ledger};
 use crate::lifecycle::{Batches, Moment};
 use crate::query::manifests_of;
@@ -39,6 +41,8 @@ pub(super) struct Running {
     pub(super) text: PipelineText,
     pub(super) prepared: SharedPipeline,
     pub(super) input: Input,
+    /// From its admission here to its end.
+    span: Span,
 }
 
 /// One pipeline's lane.
@@ -90,7 +94,9 @@ impl Lane {
         self.open_ledger(&prepared).await?;
         let open = self.batches.as_ref().map(Batches::open).unwrap_or_default();
         for (id, batch) in open {
-            if let Err(error) = self.finish_batch(&id, &batch).await {
+            let span = self.batch_span(batch.job.as_str(), None);
+            span.record("batch", field::display(&id));
+            if let Err(error) = self.finish_batch(&id, &batch).instrument(span).await {
                 if error.is_fatal() {
                     return Err(error);
                 }
@@ -172,7 +178,11 @@ impl Lane {
     /// Takes in new jobs and lets go of those that are no longer active.
     async fn welcome(&mut self) -> Result<(), LaneError> {
         let active = self.jobs.borrow_and_update().clone();
+        let before = self.running.len();
         self.running.retain(|id, _| active.contains_key(id));
+        if self.running.len() < before {
+            self.unfollow();
+        }
         self.turn.retain(|id| active.contains_key(id));
         for job in active.into_values() {
             if !self.is_ours(&job) || self.running.contains_key(&job.job_id) {
@@ -209,12 +219,20 @@ impl Lane {
             .await?;
         tracing::info!(job = job.job_id, pipeline = %self.name, "a job runs");
         self.turn.push_back(job.job_id.clone());
+        let span = error_span!(
+            parent: None,
+            "job",
+            pipeline = self.name.as_str(),
+            job = job.job_id,
+            epoch = self.tools.lead.epoch()
+        );
         let running = Running {
             id,
             text,
             prepared,
             input,
             job,
+            span,
         };
         self.running.insert(running.job.job_id.clone(), running);
         Ok(())
@@ -247,10 +265,12 @@ impl Lane {
             let manifests = manifests_of(&lake, ledger.state()).await?;
             self.keys = manifests.into_iter().flat_map(|manifest| manifest.keys).collect();
         }
+        let metrics = tools.metrics.clone();
+        let took = Arc::new(move |took| metrics.appended(took));
         self.batches = Some(Batches {
             pipeline,
             lake,
-            ledger: Box::new(ledger),
+            ledger: Box::new(Timed::new(Box::new(ledger), took)),
             environment: None,
             hook: Arc::clone(&tools.hook),
         });
@@ -281,7 +301,11 @@ impl Lane {
         };
         let (next, lost) = running.input.next(batches.ledger.state(), batch_bytes).await?;
         if let Input::Follow(follow) = &running.input {
-            self.tools.metrics.lag(self.name.as_str(), follow.behind());
+            let (metrics, name) = (&self.tools.metrics, self.name.as_str());
+            metrics.lag(name, follow.behind());
+            for seen in follow.seen() {
+                metrics.followed(name, seen.partition, seen.high, seen.done, seen.age);
+            }
         }
         let job = running.id.clone();
         if !lost.is_empty() {
@@ -294,18 +318,34 @@ impl Lane {
                 Ok(None)
             }
             Next::Redrive => {
-                self.redrive(id).await?;
+                let span = self
+                    .running
+                    .get(id)
+                    .map_or_else(Span::none, |running| running.span.clone());
+                self.redrive(id).instrument(span).await?;
                 self.succeed(id, false).await?;
                 Ok(None)
             }
             Next::Batch(splits) => {
-                self.run_batch(id, &splits).await?;
+                // A job that never ends is no trace: each of its batches is one.
+                let running = self.running.get(id).filter(|running| !running.input.is_follow());
+                let span = self.batch_span(id, running.map(|running| &running.span));
+                self.run_batch(id, &splits).instrument(span).await?;
                 if let Some(at) = self.turn.iter().position(|turn| turn == id) {
                     self.turn.remove(at);
                     self.turn.push_back(id.to_owned());
                 }
                 Ok(None)
             }
+        }
+    }
+
+    /// A batch's span; its number is recorded when it is known.
+    fn batch_span(&self, job: &str, parent: Option<&Span>) -> Span {
+        let (pipeline, epoch) = (self.name.as_str(), self.tools.lead.epoch());
+        match parent {
+            Some(parent) => error_span!(parent: parent, "batch", batch = field::Empty),
+            None => error_span!(parent: None, "batch", pipeline, job, epoch, batch = field::Empty),
         }
     }
 
@@ -323,7 +363,9 @@ impl Lane {
             return Ok(());
         };
         let began = Instant::now();
-        let (batch, attempt) = batches.plan(&job_id, splits, Vec::new()).await?;
+        let planning = batches.plan(&job_id, splits, Vec::new());
+        let (batch, attempt) = planning.instrument(info_span!("plan")).await?;
+        Span::current().record("batch", field::display(&batch));
         self.tools.metrics.phase("plan", began.elapsed());
         let asked = Asked {
             job: &job,
@@ -371,6 +413,7 @@ impl Lane {
                 .ledger
                 .append(vec![Entry::Dropped { epoch, batch }])
                 .await?;
+            self.tools.metrics.dropped(self.name.as_str());
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ pub mod etcd;
 #[cfg(test)]
 mod simulation;
 mod state;
+pub mod timed;
 
 use futures::future::BoxFuture;
 use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};

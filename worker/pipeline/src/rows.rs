@@ -178,6 +178,24 @@ pub enum FaultKind {
     Expectation,
 }
 
+impl FaultKind {
+    /// Its name, as it is stored.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CutOff => "cut_off",
+            Self::Encoding => "encoding",
+            Self::Syntax => "syntax",
+            Self::TooLarge => "too_large",
+            Self::TooDeep => "too_deep",
+            Self::WrongType => "wrong_type",
+            Self::Missing => "missing",
+            Self::Conversion => "conversion",
+            Self::Expectation => "expectation",
+        }
+    }
+}
+
 /// One reason why a record is quarantined. Its text names no value of the record: reasons are shown
 /// and logged where the record itself must not be (invariant 8).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

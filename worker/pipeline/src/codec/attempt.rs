@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use millrace_proto::ids::{Attempt, BatchId};
+use millrace_proto::ids::{Attempt, BatchId, JobId};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::model::Pipeline;
@@ -50,6 +50,8 @@ pub struct AttemptSpec {
     pub pipeline: PipelineText,
     /// Decides about masking.
     pub environment: Option<String>,
+    /// The job that asked for the batch.
+    pub job: JobId,
     /// The batch.
     pub batch: BatchId,
     /// The attempt.
@@ -58,4 +60,7 @@ pub struct AttemptSpec {
     pub watermark_us: Option<i64>,
     /// Day of the batch, `YYYY-MM-DD`.
     pub quarantine_date: String,
+    /// The attempt's span, for those of its tasks; none where nobody exports spans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }

@@ -1,13 +1,42 @@
-//! What passed through each step of a process, for its metrics.
+//! What passed through each step of a process and between processes, and what is held, for its metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
 
 use crate::plan::Step;
 
+/// Tells what is held at this moment.
+type Gauge = Box<dyn Fn() -> Held + Send + Sync>;
+
 /// Counts of every step since the process began.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct StepCounters {
     steps: [Counts; Step::ALL.len()],
+    exchange_sent: AtomicU64,
+    exchange_fetched: AtomicU64,
+    held: Mutex<Option<Gauge>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl std::fmt::Debug for StepCounters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StepCounters")
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bytes that a process holds at a moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// By the engine's pool: rows that the exchange sorts.
+    pub exchange: usize,
+    /// By committed keys that are cached.
+    pub keys: usize,
+    /// By rows that wait to be written.
+    pub rows: usize,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +71,39 @@ impl StepCounters {
         if let Some(counts) = self.steps.get(step as usize) {
             counts.cpu_nanos.fetch_add(nanos as u64, Ordering::Relaxed);
         }
+    }
+
+    /// Rows went through the exchange: so many bytes were written to it, so many were read from other processes.
+    pub fn add_exchanged(&self, sent: u64, fetched: u64) {
+        self.exchange_sent.fetch_add(sent, Ordering::Relaxed);
+        self.exchange_fetched.fetch_add(fetched, Ordering::Relaxed);
+    }
+
+    /// Bytes written to the exchange, and bytes read from other processes as they are in memory.
+    #[must_use]
+    pub fn exchanged(&self) -> (u64, u64) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (read(&self.exchange_sent), read(&self.exchange_fetched))
+    }
+
+    /// Asks this for what is held, instead of whoever was asked before.
+    pub fn watch_memory(&self, held: impl Fn() -> Held + Send + Sync + 'static) {
+        *self.held.lock() = Some(Box::new(held));
+    }
+
+    /// What is held at this moment.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        let held = self.held.lock().as_ref().map(|held| held());
+        Held {
+            rows: self.waiting.load(Ordering::Relaxed),
+            ..held.unwrap_or_default()
+        }
+    }
+
+    /// Where sinks say what they hold.
+    pub(super) fn waiting(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.waiting)
     }
 
     /// All steps, in the order of the walk.

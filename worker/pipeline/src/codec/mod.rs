@@ -26,7 +26,7 @@ use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConve
 use serde::{Deserialize, Serialize};
 
 pub use attempt::{AttemptSpec, PipelineText};
-pub use counters::{StepCount, StepCounters};
+pub use counters::{Held, StepCount, StepCounters};
 pub use travelling::{Travelling, assemble};
 pub use workplace::{CodecError, Environment, Prepared, Workplace, WorkplaceOptions};
 

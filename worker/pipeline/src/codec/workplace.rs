@@ -132,8 +132,17 @@ impl Workplace {
         self
     }
 
-    pub(super) fn counters(&self) -> Arc<StepCounters> {
+    /// What it counts in.
+    #[must_use]
+    pub fn counters(&self) -> Arc<StepCounters> {
         Arc::clone(&self.counters)
+    }
+
+    /// Bytes that committed keys of all pipelines take here.
+    #[must_use]
+    pub fn key_bytes_held(&self) -> usize {
+        let prepared = self.prepared.lock();
+        prepared.values().map(|prepared| prepared.keys.bytes()).sum()
     }
 
     /// Stops the operators that were made here at their next batch: their leader is gone, and what they
@@ -235,6 +244,7 @@ impl Workplace {
             quarantine_date: attempt.quarantine_date.clone(),
             memory_bytes: self.options.task_bytes,
             runner: Some(self.options.runner.clone()),
+            waiting: self.counters.waiting(),
         }
     }
 }

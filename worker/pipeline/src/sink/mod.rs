@@ -23,6 +23,7 @@ mod upload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use arrow::datatypes::SchemaRef;
 use millrace_proto::ids::{Attempt, BatchId};
@@ -74,6 +75,8 @@ pub struct SinkSpec {
     /// Who runs the task, where an engine may repeat it elsewhere: goes into the names of its objects, so
     /// that two runs of one task never share one. None where tasks run once.
     pub runner: Option<String>,
+    /// Bytes that all tasks of the process hold in buffered events, for whoever wants to know.
+    pub waiting: Arc<AtomicUsize>,
 }
 
 #[cfg(test)]

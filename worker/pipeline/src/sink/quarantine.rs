@@ -1,12 +1,14 @@
 //! Rejected events on their way to quarantine files: buffered, bounded, written in the schema they came in.
 
-use arrow::array::RecordBatch;
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::{AsArray, RecordBatch};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use super::SinkError;
-use crate::rows::reject_schema;
+use crate::rows::{Fault, reject_schema};
 
 /// Buffered bytes at which a quarantine file is written.
 const FILE_BYTES: usize = 64 << 20;
@@ -49,6 +51,27 @@ impl Rejects {
         self.bytes = 0;
         Ok(Some((rows, encode(&batches)?)))
     }
+}
+
+/// Counts rejects by the kind of their reasons: one with several kinds counts for each.
+pub(super) fn count_reasons(
+    rejects: &RecordBatch,
+    counts: &mut BTreeMap<String, u64>,
+) -> Result<(), SinkError> {
+    let wrong = |what: String| SinkError::Input { what };
+    let reasons = rejects
+        .column_by_name("reasons")
+        .and_then(|column| column.as_string_opt::<i32>())
+        .ok_or_else(|| wrong("rejects come without the text column `reasons`".to_owned()))?;
+    for text in reasons.iter().flatten() {
+        let faults: Vec<Fault> = serde_json::from_str(text)
+            .map_err(|error| wrong(format!("the reasons of a reject are not readable: {error}")))?;
+        let kinds: BTreeSet<&str> = faults.iter().map(|fault| fault.kind.name()).collect();
+        for kind in kinds {
+            *counts.entry(kind.to_owned()).or_default() += 1;
+        }
+    }
+    Ok(())
 }
 
 /// A quarantine file. Its statistics hold no bound of any value: payloads may be clear personal data.

@@ -4,6 +4,7 @@
 //! until half is left. A partition is also written when it would make a file of `file_bytes`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringViewArray};
 use arrow::compute::{cast, filter_record_batch, is_null};
@@ -14,7 +15,7 @@ use millrace_proto::manifest::{DataFile, KeyFile};
 use super::encode::{FileShape, FileWriter, PartitionBuffer, PartitionValues};
 use super::fanout::{Fanout, HOUR_US};
 use super::keys::{self, Keys};
-use super::quarantine::Rejects;
+use super::quarantine::{Rejects, count_reasons};
 use super::report::{Report, push_state, written};
 use super::upload::Uploads;
 use super::{SinkError, SinkSpec};
@@ -76,6 +77,28 @@ pub(super) struct TaskSink {
     uploads: Uploads,
     files: u32,
     late_before: i64,
+    waiting: Waiting,
+}
+
+/// What this task adds to the memory that all tasks of the process hold.
+#[derive(Debug)]
+struct Waiting {
+    all: Arc<AtomicUsize>,
+    mine: usize,
+}
+
+impl Waiting {
+    fn is(&mut self, bytes: usize) {
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+        self.all.fetch_sub(self.mine, Ordering::Relaxed);
+        self.mine = bytes;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.is(0);
+    }
 }
 
 impl TaskSink {
@@ -107,6 +130,10 @@ impl TaskSink {
             uploads: Uploads::new(&spec),
             files: 0,
             late_before: watermark.saturating_sub(lateness),
+            waiting: Waiting {
+                all: Arc::clone(&spec.waiting),
+                mine: 0,
+            },
             spec,
         })
     }
@@ -139,6 +166,7 @@ impl TaskSink {
                 self.state_count += 1;
             }
             Note::Rejects(rejects) => {
+                count_reasons(&rejects, &mut self.report.task.reasons)?;
                 if let Some(file) = self.rejects.push(rejects)? {
                     self.put_rejects(file).await?;
                 }
@@ -245,6 +273,7 @@ impl TaskSink {
     async fn make_room(&mut self) -> Result<(), SinkError> {
         let held = self.keys.bytes() + self.rejects.bytes() + self.fanout.bytes() + self.writer.bytes();
         let buffered: usize = self.writer.buffered();
+        self.waiting.is(buffered + held);
         if buffered + held <= self.spec.memory_bytes && self.buffers.len() <= PARTITIONS_MAX {
             return Ok(());
         }

@@ -181,6 +181,7 @@ fn spec(lake: Arc<dyn ObjectStore>) -> SinkSpec {
         quarantine_date: "2026-01-02".to_owned(),
         memory_bytes: 1 << 30,
         runner: None,
+        waiting: Arc::default(),
     }
 }
 
