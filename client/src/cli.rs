@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use millrace_pipeline::settings::Telling;
 
 use crate::output::{self, Exit};
-use crate::telemetry::{LogFormat, Telemetry};
+use crate::telemetry::{LogFormat, Telemetry, Whose};
 use crate::{cluster, handoff, jobs, node, pipeline, quarantine, query, run, verify};
 
 /// Event streams in; clean, deduplicated, privacy-safe tables out.
@@ -79,9 +79,16 @@ impl Cli {
             format: self.log_format,
         };
         // A node begins when it has read its file, which may say more.
-        if !matches!(self.command, Command::Coordinator(_) | Command::Worker(_)) {
-            telemetry.clone().begin(&Telling::default())?;
-        }
+        let is_node = matches!(self.command, Command::Coordinator(_) | Command::Worker(_));
+        let whose = Whose {
+            service: "millrace",
+            instance: "",
+        };
+        let _until_the_end = if is_node {
+            None
+        } else {
+            telemetry.clone().begin(whose, &Telling::default())?
+        };
         match self.command {
             Command::Run(command) => command.execute(),
             Command::Pipeline(command) => command.execute(),

@@ -18,7 +18,7 @@ use crate::lakes;
 use crate::output::Exit;
 use crate::run::crash_hook;
 use crate::scrape;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, Whose};
 
 const CERTIFICATE: &str = "a certificate cannot be read";
 
@@ -51,7 +51,11 @@ impl Node {
     /// Runs a coordinator.
     pub(crate) fn coordinate(self, telemetry: Telemetry) -> Result<Exit> {
         let config = self.read(coordinator::load)?;
-        telemetry.begin(&config.telling)?;
+        let whose = Whose {
+            service: "millrace-coordinator",
+            instance: &config.name,
+        };
+        let _until_the_end = telemetry.begin(whose, &config.telling)?;
         let pem = |path: &Path| std::fs::read(path);
         let options = NodeOptions {
             api: config.api(&pem).context(CERTIFICATE)?,
@@ -86,7 +90,11 @@ impl Node {
     /// Runs a worker.
     pub(crate) fn work(self, telemetry: Telemetry) -> Result<Exit> {
         let config = self.read(worker::load)?;
-        telemetry.begin(&config.telling)?;
+        let whose = Whose {
+            service: "millrace-worker",
+            instance: &config.name,
+        };
+        let _until_the_end = telemetry.begin(whose, &config.telling)?;
         let pem = |path: &Path| std::fs::read(path);
         let tls = config.tls.as_ref().map(|tls| tls.load(&pem)).transpose();
         let etcd = config.etcd.as_ref().map(|settings| etcd::options(settings, &pem));

@@ -14,6 +14,7 @@ use millrace_proto::ids::{Attempt, BatchId, IdError, JobId};
 use millrace_proto::manifest::{KeyFile, Manifest, SplitCounts, TaskReport};
 use millrace_proto::split::Split;
 use tokio::sync::watch;
+use tracing::{Instrument, Span, error_span};
 
 use crate::commit::{self, CommitError};
 use crate::engine::EngineError;
@@ -247,7 +248,18 @@ impl Runner {
     ///
     /// # Errors
     /// The first thing that went wrong; what was committed stays.
-    pub async fn run(mut self, progress: &Progress) -> Result<Outcome, RunError> {
+    pub async fn run(self, progress: &Progress) -> Result<Outcome, RunError> {
+        let span = self.span();
+        self.run_all(progress).instrument(span).await
+    }
+
+    /// The job's span.
+    pub(crate) fn span(&self) -> Span {
+        let (pipeline, epoch) = (&self.batches.pipeline.name, self.batches.ledger.epoch());
+        error_span!("job", %pipeline, job = %self.job, epoch)
+    }
+
+    async fn run_all(mut self, progress: &Progress) -> Result<Outcome, RunError> {
         self.finish_interrupted(progress).await?;
         let objects = list(
             &self.engine.stores,
@@ -313,9 +325,11 @@ impl Runner {
         progress: &Progress,
     ) -> Result<(), RunError> {
         let sink = self.sink(batch, attempt);
+        let span = error_span!("attempt", %batch, %attempt);
         let reports = self
             .engine
             .run(splits, sink, progress, &self.stop)
+            .instrument(span)
             .await
             .map_err(|source| RunError::Engine {
                 batch: batch.clone(),

@@ -21,6 +21,7 @@ use millrace_proto::manifest::Manifest;
 use millrace_proto::split::{InputObject, Split};
 use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tracing::Instrument;
 
 use crate::engine::EngineError;
 use crate::job::{Outcome, Progress, RunError, Runner};
@@ -245,18 +246,25 @@ impl Runner {
     ///
     /// # Errors
     /// When quarantine cannot be read or opened, or a batch fails; what was committed stays.
-    pub async fn redrive(mut self, progress: &Progress) -> Result<Outcome, QuarantineError> {
+    pub async fn redrive(self, progress: &Progress) -> Result<Outcome, QuarantineError> {
+        let span = self.span();
+        self.redrive_all(progress).instrument(span).await
+    }
+
+    async fn redrive_all(mut self, progress: &Progress) -> Result<Outcome, QuarantineError> {
         self.finish_interrupted(progress).await.map_err(Box::new)?;
         self.redrive_waiting(progress).await?;
         Ok(self.finish().await.map_err(Box::new)?)
     }
 
-    /// The same without what comes before and after: batch after batch.
+    /// The same without what comes before and after: batch after batch. What this job itself put back is not read again:
+    /// a leader that goes on where another one stopped judges every event once.
     pub(crate) async fn redrive_waiting(&mut self, progress: &Progress) -> Result<(), QuarantineError> {
         let redriven = self.batches.ledger.state().redriven();
         let manifests = crate::query::manifests_of(&self.batches.lake, self.batches.ledger.state()).await?;
         let mut waiting: Vec<(String, u64)> = manifests
             .iter()
+            .filter(|manifest| manifest.job != self.job)
             .flat_map(|manifest| &manifest.quarantine)
             .filter(|object| !redriven.contains(&object.key))
             .map(|object| (object.key.clone(), object.bytes))
@@ -315,6 +323,7 @@ impl Runner {
         let reports = self
             .engine
             .run_chunks(plan, objects, sink, progress, &self.stop)
+            .instrument(tracing::error_span!("attempt", %batch, %attempt))
             .await
             .map_err(failed)?;
         self.publish(batch, attempt, &chunks.splits, reports).await

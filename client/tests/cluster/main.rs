@@ -9,8 +9,10 @@
     reason = "clippy excepts test functions only, not what they share"
 )]
 
+mod collector;
 mod inputs;
 mod leaders;
+mod observed;
 mod sandbox;
 mod services;
 mod workers;

@@ -4,6 +4,8 @@
 //! sandbox started is gone when it is dropped, by process id.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -40,6 +42,7 @@ pub(crate) struct Sandbox {
 struct Process {
     child: Child,
     api: Option<u16>,
+    metrics: u16,
 }
 
 impl Sandbox {
@@ -202,8 +205,8 @@ impl Sandbox {
         variables: &[(&str, &str)],
         api: Option<u16>,
     ) {
-        let file = self.path(&format!("{name}.yaml"));
-        std::fs::write(&file, config).unwrap();
+        let (file, metrics) = (self.path(&format!("{name}.yaml")), free_port());
+        std::fs::write(&file, format!("{config}metrics_listen: 127.0.0.1:{metrics}\n")).unwrap();
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -217,7 +220,19 @@ impl Sandbox {
             .stdout(Stdio::null())
             .stderr(Stdio::from(log));
         let child = command.spawn().unwrap();
-        self.processes.insert(name.to_owned(), Process { child, api });
+        let process = Process { child, api, metrics };
+        self.processes.insert(name.to_owned(), process);
+    }
+
+    /// What a process answers to a GET beside its metrics: the status, and the text.
+    pub(crate) fn http(&self, name: &str, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.processes[name].metrics)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), body.to_owned())
     }
 
     fn environment(&self, mut command: Command) -> Command {

@@ -15,6 +15,7 @@ use millrace_proto::manifest::TaskReport;
 use millrace_proto::split::Split;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::queue::SplitQueue;
 use super::{EngineError, stopped};
@@ -92,13 +93,14 @@ async fn execute(
     let mut running = JoinSet::new();
     for task in 0..tasks {
         let mut rows = plan.execute(task, Arc::clone(&context))?;
-        running.spawn(async move {
+        let task = async move {
             let mut reports = Vec::new();
             while let Some(batch) = rows.try_next().await? {
                 reports.extend(reports_of(&batch)?);
             }
             Ok::<_, EngineError>(reports)
-        });
+        };
+        running.spawn(task.in_current_span());
     }
     let mut stop = stop.clone();
     let mut reports = Vec::new();
