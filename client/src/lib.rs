@@ -293,23 +293,22 @@ impl Client {
         Ok(())
     }
 
-    /// Why events of a pipeline were rejected, and how many.
+    /// Why events of a pipeline are in quarantine, and how many.
     ///
     /// # Errors
     /// When there is no such pipeline, or nobody answers within the deadline.
     pub async fn summarize_quarantine(
         &self,
         pipeline: &str,
-    ) -> Result<Vec<v1::QuarantineReason>, ClientError> {
+    ) -> Result<v1::SummarizeQuarantineResponse, ClientError> {
         let pipeline = pipeline.to_owned();
         let request = v1::SummarizeQuarantineRequest { pipeline };
-        let response = call!(
+        call!(
             self,
             QuarantineServiceClient.summarize_quarantine,
             Repeat::Safe,
             request
-        )?;
-        Ok(response.reasons)
+        )
     }
 
     /// One page of a pipeline's rejected events.
@@ -328,14 +327,16 @@ impl Client {
         )
     }
 
-    /// Submits a job that reads a pipeline's rejected events again; its id.
+    /// Submits a job that reads a pipeline's rejected events again; its id. `environment` decides about masking, empty:
+    /// as for a job that names none.
     ///
     /// # Errors
     /// When it is refused, or nobody answers within the deadline.
-    pub async fn redrive_quarantine(&self, pipeline: &str) -> Result<String, ClientError> {
+    pub async fn redrive_quarantine(&self, pipeline: &str, environment: &str) -> Result<String, ClientError> {
         let request = v1::RedriveQuarantineRequest {
             request_id: uuid::Uuid::new_v4().to_string(),
             pipeline: pipeline.to_owned(),
+            environment: environment.to_owned(),
         };
         let response = call!(
             self,

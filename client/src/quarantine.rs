@@ -1,6 +1,10 @@
-//! `millrace quarantine`: rejected events.
+//! `millrace quarantine`: rejected events, of a pipeline file's lake or of a pipeline that a cluster runs.
+
+mod of_cluster;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -8,12 +12,13 @@ use clap::{Args, Subcommand};
 use millrace_coordinator::quarantine::{Record, absolute_lines, by_reason, open, records};
 use millrace_pipeline::decode::container::stored::readable;
 use millrace_pipeline::privacy::Sealer;
-use millrace_pipeline::spec::model::Format;
+use millrace_pipeline::spec::model::{Format, Pipeline};
 use serde_json::{Value, json};
 
-use crate::cli::{Output, PipelineFile};
+use crate::cli::{Output, PipelineFile, name_of};
 use crate::lakes::{self, Opened};
 use crate::output::{self, Exit, grouped};
+use crate::reach::Reach;
 use crate::run::{How, Summary, watched};
 
 /// Subcommands of `quarantine`.
@@ -27,10 +32,53 @@ pub(crate) enum Quarantine {
     Redrive(Redrive),
 }
 
+/// Whose quarantine.
+#[derive(Debug, Args)]
+pub(crate) struct Whose {
+    /// A pipeline file; its name where a cluster runs it.
+    #[arg(value_name = "PIPELINE")]
+    pipeline: PathBuf,
+    /// Where the file's lake is, instead of its `lake.url`: a folder or `s3://bucket/prefix`.
+    #[arg(long, value_name = "URL")]
+    lake: Option<String>,
+    /// The environment this runs in; personal data stays clear only in those of `privacy.clear_in`.
+    #[arg(long, value_name = "NAME", env = "MILLRACE_ENVIRONMENT")]
+    environment: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+impl Whose {
+    /// The name of an applied pipeline, where it is one.
+    fn name(&self) -> Option<&str> {
+        name_of(&self.pipeline)
+    }
+
+    /// The file, opened.
+    fn open(&self) -> Result<Opened> {
+        lakes::open(&PipelineFile {
+            file: self.pipeline.clone(),
+            lake: self.lake.clone(),
+            environment: self.environment.clone(),
+        })
+    }
+}
+
+/// A part of what is in quarantine.
+struct Listed {
+    /// All events there.
+    total: u64,
+    /// The first ones, without their content where a cluster told of them.
+    records: Vec<Record>,
+    lines: Lines,
+    /// Kinds, columns, events.
+    counts: Vec<(String, Option<String>, u64)>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    pipeline: PipelineFile,
+    whose: Whose,
     /// At most so many events.
     #[arg(long, default_value_t = 50)]
     limit: usize,
@@ -42,7 +90,7 @@ pub(crate) struct List {
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     #[command(flatten)]
-    pipeline: PipelineFile,
+    whose: Whose,
     /// Its number in `quarantine list`, from 1.
     number: usize,
     /// How it is printed.
@@ -53,7 +101,10 @@ pub(crate) struct Show {
 #[derive(Debug, Args)]
 pub(crate) struct Redrive {
     #[command(flatten)]
-    pipeline: PipelineFile,
+    whose: Whose,
+    /// In a cluster: wait until the job has ended.
+    #[arg(long)]
+    wait: bool,
     #[command(flatten)]
     how: How,
 }
@@ -69,52 +120,54 @@ impl Quarantine {
 }
 
 impl List {
-    fn execute(self) -> Result<Exit> {
-        let opened = lakes::open(&self.pipeline)?;
+    fn listed(&self) -> Result<Listed> {
+        if let Some(name) = self.whose.name() {
+            return of_cluster::list(&self.whose.reach, name, self.limit);
+        }
+        let opened = self.whose.open()?;
         let runtime = lakes::runtime(lakes::cores())?;
-        let (all, lines) = runtime.block_on(async {
-            let all = records(&opened.lake, usize::MAX).await?;
-            let lines = lines(&opened, &all[..all.len().min(self.limit)]).await;
-            Ok::<_, anyhow::Error>((all, lines))
-        })?;
-        let shown = all.iter().take(self.limit).enumerate();
+        let mut records = runtime.block_on(records(&opened.lake, usize::MAX))?;
+        let (total, counts) = (records.len() as u64, by_reason(&records));
+        records.truncate(self.limit);
+        let lines = runtime.block_on(lines(&opened, &records));
+        Ok(Listed {
+            total,
+            records,
+            lines,
+            counts,
+        })
+    }
+
+    fn execute(self) -> Result<Exit> {
+        let listed = self.listed()?;
+        let shown = listed.records.iter().enumerate();
         match self.output {
             Output::Json => {
-                let rows: Vec<Value> = shown.map(|(i, record)| row(i, record, &lines)).collect();
-                output::result(&json!({"quarantined": all.len(), "events": rows}).to_string())?;
+                let rows: Vec<Value> = shown.map(|(i, record)| row(i, record, &listed.lines)).collect();
+                output::result(&json!({"quarantined": listed.total, "events": rows}).to_string())?;
             }
             Output::Table => {
                 let mut table = output::table(&["#", "object", "line", "byte", "reasons"]);
                 for (i, record) in shown {
-                    let (line, exact) = line(record, &lines);
-                    let line = if exact {
-                        line.to_string()
-                    } else {
-                        format!("split {} + {line}", record.split)
-                    };
                     let reasons: Vec<String> = record.reasons.iter().map(reason).collect();
                     table.add_row([
                         (i + 1).to_string(),
                         record.object.clone(),
-                        line,
+                        line_text(record, &listed.lines),
                         record.offset.to_string(),
                         reasons.join("\n"),
                     ]);
                 }
                 let mut counts = output::table(&["reason", "column", "events"]);
-                for (kind, column, count) in by_reason(&all) {
+                for (kind, column, count) in listed.counts {
                     counts.add_row([kind, column.unwrap_or_default(), grouped(count)]);
                 }
-                let more = all.len().saturating_sub(self.limit);
-                let more = if more > 0 {
-                    format!("\n{} more", grouped(more as u64))
-                } else {
-                    String::new()
+                let more = match listed.total.saturating_sub(listed.records.len() as u64) {
+                    0 => String::new(),
+                    more => format!("\n{} more", grouped(more)),
                 };
-                output::result(&format!(
-                    "{table}{more}\n{counts}\n{} in quarantine",
-                    grouped(all.len() as u64)
-                ))?;
+                let total = grouped(listed.total);
+                output::result(&format!("{table}{more}\n{counts}\n{total} in quarantine"))?;
             }
         }
         Ok(Exit::Done)
@@ -122,39 +175,50 @@ impl List {
 }
 
 impl Show {
-    fn execute(self) -> Result<Exit> {
-        let opened = lakes::open(&self.pipeline)?;
+    /// The event and its pipeline.
+    fn found(&self) -> Result<(Option<Record>, Lines, Arc<Pipeline>)> {
+        let at = self.number.checked_sub(1);
+        if let Some(name) = self.whose.name() {
+            let pipeline = of_cluster::pipeline(&self.whose.reach, name)?;
+            let record = match at {
+                Some(at) => of_cluster::show(&self.whose.reach, name, &pipeline, at)?,
+                None => None,
+            };
+            let lines = record.iter().flat_map(of_cluster::line).collect();
+            return Ok((record, lines, Arc::new(pipeline)));
+        }
+        let opened = self.whose.open()?;
         let runtime = lakes::runtime(lakes::cores())?;
-        let (all, lines) = runtime.block_on(async {
-            let all = records(&opened.lake, self.number).await?;
-            let lines = lines(&opened, &all[self.number.saturating_sub(1).min(all.len())..]).await;
-            Ok::<_, anyhow::Error>((all, lines))
-        })?;
-        let Some(record) = self.number.checked_sub(1).and_then(|i| all.get(i)) else {
+        let all = runtime.block_on(records(&opened.lake, self.number))?;
+        let record = at.and_then(|at| all.into_iter().nth(at));
+        let lines = runtime.block_on(lines(&opened, record.as_slice()));
+        Ok((record, lines, opened.pipeline))
+    }
+
+    fn execute(self) -> Result<Exit> {
+        let (record, lines, pipeline) = self.found()?;
+        let Some(record) = record else {
             bail!(
                 "there is no event {} in quarantine; `millrace quarantine list` numbers them",
                 self.number
             );
         };
-        let clear = opened
-            .pipeline
-            .privacy
-            .is_clear(self.pipeline.environment.as_deref());
+        let clear = pipeline.privacy.is_clear(self.whose.environment.as_deref());
         let payload = if clear || !record.sealed {
-            let bytes = open(record, Sealer::of(&opened.pipeline).ok().as_ref())?;
-            let bytes = readable(opened.pipeline.source.format(), bytes);
+            let bytes = open(&record, Sealer::of(&pipeline).ok().as_ref())?;
+            let bytes = readable(pipeline.source.format(), bytes);
             Some(String::from_utf8_lossy(&bytes).into_owned())
         } else {
             None
         };
         let text = match self.output {
             Output::Json => {
-                let mut row = row(self.number - 1, record, &lines);
+                let mut row = row(self.number - 1, &record, &lines);
                 row["payload"] = json!(payload);
                 row.to_string()
             }
             Output::Table => {
-                let (line, _) = line(record, &lines);
+                let line = line_text(&record, &lines);
                 let mut text = format!("{}, line {line}, byte {}\n", record.object, record.offset);
                 for fault in &record.reasons {
                     text.push_str(&format!("- {}\n", reason(fault)));
@@ -172,8 +236,12 @@ impl Show {
 
 impl Redrive {
     fn execute(self) -> Result<Exit> {
-        let opened = lakes::open(&self.pipeline)?;
-        let options = self.how.options(self.pipeline.environment.clone(), Vec::new());
+        if let Some(name) = self.whose.name() {
+            let environment = self.whose.environment.as_deref().unwrap_or_default();
+            return of_cluster::redrive(&self.whose.reach, name, environment, self.wait, self.how.output);
+        }
+        let opened = self.whose.open()?;
+        let options = self.how.options(self.whose.environment.clone(), Vec::new());
         let started = Instant::now();
         let lake = opened.lake.url.clone();
         let name = opened.pipeline.name.to_string();
@@ -221,6 +289,13 @@ fn line(record: &Record, lines: &Lines) -> (u64, bool) {
     match lines.get(&(record.object.clone(), record.offset)) {
         Some(line) => (*line, true),
         None => (record.line, record.split == 0),
+    }
+}
+
+fn line_text(record: &Record, lines: &Lines) -> String {
+    match line(record, lines) {
+        (line, true) => line.to_string(),
+        (line, false) => format!("split {} + {line}", record.split),
     }
 }
 

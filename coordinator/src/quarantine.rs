@@ -131,14 +131,28 @@ pub async fn records_of(
             if records.len() >= stop_after {
                 return Ok(records);
             }
-            records.extend(read_file(lake, &manifest, &object.key).await?);
+            records.extend(read_file(lake, &manifest.batch, &object.key).await?);
         }
     }
     records.truncate(stop_after);
     Ok(records)
 }
 
-async fn read_file(lake: &Lake, manifest: &Manifest, key: &str) -> Result<Vec<Record>, QuarantineError> {
+/// The record of one row of a quarantine file, which `batch` wrote; none where there is no such row.
+///
+/// # Errors
+/// When the lake cannot be read.
+pub async fn record_at(
+    lake: &Lake,
+    batch: &BatchId,
+    key: &str,
+    row: usize,
+) -> Result<Option<Record>, QuarantineError> {
+    let records = read_file(lake, batch, key).await?;
+    Ok(records.into_iter().nth(row))
+}
+
+async fn read_file(lake: &Lake, batch: &BatchId, key: &str) -> Result<Vec<Record>, QuarantineError> {
     let bytes = lake.get(key).await?;
     let damaged = |source: DataFusionError| QuarantineError::Damaged {
         key: key.to_owned(),
@@ -148,9 +162,9 @@ async fn read_file(lake: &Lake, manifest: &Manifest, key: &str) -> Result<Vec<Re
         .and_then(ParquetRecordBatchReaderBuilder::build)
         .map_err(|error| damaged(error.into()))?;
     let mut records = Vec::new();
-    for batch in reader {
-        let batch = batch.map_err(|error| damaged(error.into()))?;
-        records.extend(rows(&batch, key, &manifest.batch, records.len()).map_err(damaged)?);
+    for rows_read in reader {
+        let rows_read = rows_read.map_err(|error| damaged(error.into()))?;
+        records.extend(rows(&rows_read, key, batch, records.len()).map_err(damaged)?);
     }
     Ok(records)
 }
@@ -341,7 +355,7 @@ impl Runner {
             else {
                 return Err(LakeError::Missing { key: key.clone() }.into());
             };
-            for record in read_file(&self.batches.lake, manifest, key).await? {
+            for record in read_file(&self.batches.lake, &manifest.batch, key).await? {
                 let payload = open(&record, sealer.as_ref())?;
                 chunks.push(&record, &payload);
             }

@@ -13,7 +13,8 @@ use crate::cli::Output;
 use crate::output::{self, Exit};
 use crate::reach::Reach;
 
-pub(crate) use show::time;
+pub(crate) use follow::until_ended;
+pub(crate) use show::{print, time};
 
 /// Subcommands of `job`.
 #[derive(Debug, Subcommand)]

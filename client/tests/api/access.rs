@@ -118,7 +118,7 @@ async fn roles_decide_on_every_method_at_leaders_and_followers() {
                 assert_eq!(job.submitter, who);
             }
             assert_eq!(outcome(submitted), runs, "{at}");
-            assert_eq!(outcome(client.redrive_quarantine("shop").await), runs, "{at}");
+            assert_eq!(outcome(client.redrive_quarantine("shop", "").await), runs, "{at}");
             assert_eq!(outcome(client.cancel_job(&job).await), runs, "{at}");
             assert_eq!(outcome(client.retry_job(&job).await), runs, "{at}");
             let missing = if runs == "done" { "WORKER_NOT_FOUND" } else { runs };

@@ -34,7 +34,9 @@ async fn rejected_events_are_summed_up_paged_and_redriven() {
     lines.push_str("{\"id\": \"x\", \"at\": \"never\"}\nnot json\n{\"id\": 7}\n");
     cluster.apply(run(folder.path(), &lines)).await;
 
-    let reasons = cluster.client.summarize_quarantine("shop").await.unwrap();
+    let summary = cluster.client.summarize_quarantine("shop").await.unwrap();
+    assert_eq!(summary.events, 3);
+    let reasons = summary.reasons;
     assert!(
         reasons.iter().map(|reason| reason.events).sum::<u64>() >= 3,
         "{reasons:?}"
@@ -71,7 +73,8 @@ async fn rejected_events_are_summed_up_paged_and_redriven() {
     assert_eq!(hours.hours[0].state(), HourState::Open);
     assert!(hours.lag_seconds > 0.0 && hours.watermark.is_some());
 
-    let job = cluster.client.redrive_quarantine("shop").await.unwrap();
+    let job = cluster.client.redrive_quarantine("shop", "prod").await.unwrap();
     let job = cluster.client.get_job(&job).await.unwrap();
+    assert_eq!(job.environment, "prod");
     assert!(matches!(job.input.unwrap().input, Some(Input::Redrive(_))));
 }

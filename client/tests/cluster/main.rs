@@ -13,6 +13,7 @@ mod collector;
 mod inputs;
 mod leaders;
 mod observed;
+mod quarantine;
 mod sandbox;
 mod services;
 mod workers;

@@ -131,7 +131,8 @@ fn traced(sandbox: &Sandbox, collector: &Collector, job: &str) {
     });
     let spans = of_trace();
     let named = |name: &'static str| spans.iter().filter(move |span| span.name == name);
-    let ids = |name: &'static str| -> BTreeSet<&[u8]> { named(name).map(|span| span.id.as_slice()).collect() };
+    let ids =
+        |name: &'static str| -> BTreeSet<&[u8]> { named(name).map(|span| span.id.as_slice()).collect() };
     let (batches, attempts) = (ids("batch"), ids("attempt"));
     assert!(!batches.is_empty() && !attempts.is_empty());
     assert!(named("batch").all(|span| span.parent == root.id && span.text("batch").is_some()));

@@ -159,14 +159,20 @@ impl Sandbox {
         format!("{{endpoints: [\"{}\"]}}", endpoints.replace(',', "\", \""))
     }
 
-    /// Starts a coordinator and waits until it serves.
-    pub(crate) fn coordinator(&mut self, name: &str, variables: &[(&str, &str)]) {
+    /// Starts a coordinator, which may be gone before it serves; its API's port.
+    pub(crate) fn coordinator_begins(&mut self, name: &str, variables: &[(&str, &str)]) -> u16 {
         let (api, scheduler) = (free_port(), free_port());
         let config = format!(
             "name: {name}\nlisten: 127.0.0.1:{api}\nscheduler_listen: 127.0.0.1:{scheduler}\nbatch_mib: {BATCH_MIB}\netcd: {}\n",
             self.etcd()
         );
         self.process("coordinator", name, &config, variables, Some(api));
+        api
+    }
+
+    /// Starts a coordinator and waits until it serves.
+    pub(crate) fn coordinator(&mut self, name: &str, variables: &[(&str, &str)]) {
+        let api = self.coordinator_begins(name, variables);
         self.until("a coordinator serves", |sandbox| {
             let client = Command::new(env!("CARGO_BIN_EXE_millrace"))
                 .args([
@@ -340,8 +346,15 @@ impl Sandbox {
 
     /// Applies the shop's pipeline under a name, over a source given as YAML; its lake is of the same name.
     pub(crate) fn apply(&self, name: &str, source: &str) {
+        self.apply_changed(name, source, ("", ""));
+    }
+
+    /// The same with one text of the file replaced by another.
+    pub(crate) fn apply_changed(&self, name: &str, source: &str, (text, by): (&str, &str)) {
         let example = root().join("client/examples/shop");
-        let text = std::fs::read_to_string(example.join("shop.yaml")).unwrap();
+        let whole = std::fs::read_to_string(example.join("shop.yaml")).unwrap();
+        assert!(whole.contains(text), "{text}");
+        let text = whole.replacen(text, by, 1);
         let text: Vec<String> = text
             .lines()
             .map(|line| match line {

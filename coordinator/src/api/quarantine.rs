@@ -33,7 +33,8 @@ impl QuarantineService for Quarantine {
             events,
         };
         let reasons = by_reason(&all).into_iter().map(reason).collect();
-        Ok(Response::new(v1::SummarizeQuarantineResponse { reasons }))
+        let events = all.len() as u64;
+        Ok(Response::new(v1::SummarizeQuarantineResponse { reasons, events }))
     }
 
     async fn list_quarantine(
@@ -71,7 +72,11 @@ impl QuarantineService for Quarantine {
         request: Request<v1::RedriveQuarantineRequest>,
     ) -> Result<Response<v1::RedriveQuarantineResponse>, Status> {
         let caller = caller(&request);
-        let v1::RedriveQuarantineRequest { request_id, pipeline } = request.into_inner();
+        let v1::RedriveQuarantineRequest {
+            request_id,
+            pipeline,
+            environment,
+        } = request.into_inner();
         let resource = format!("pipelines/{pipeline}/quarantine");
         let submit = SubmitJobRequest {
             request_id,
@@ -79,6 +84,7 @@ impl QuarantineService for Quarantine {
             input: Some(JobInput {
                 input: Some(Input::Redrive(RedriveInput {})),
             }),
+            environment,
             ..SubmitJobRequest::default()
         };
         let deed = Deed {
@@ -115,5 +121,8 @@ fn event(record: &Record) -> v1::QuarantinedEvent {
         line: record.line,
         offset: record.offset,
         reasons: record.reasons.iter().map(reason).collect(),
+        batch_id: record.batch.to_string(),
+        split: record.split,
+        sealed: record.sealed,
     }
 }

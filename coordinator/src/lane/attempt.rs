@@ -44,10 +44,10 @@ pub(super) struct Asked<'a> {
 
 impl Lane {
     /// Sends what is in quarantine through the pipeline again, in this process: there is little of it, and it lies
-    /// sealed in objects that have no splits.
-    pub(super) async fn redrive(&mut self, id: &str) -> Result<(), LaneError> {
+    /// sealed in objects that have no splits. False when it was cancelled: what is committed stays.
+    pub(super) async fn redrive(&mut self, id: &str) -> Result<bool, LaneError> {
         let Some(running) = self.running.get(id) else {
-            return Ok(());
+            return Ok(false);
         };
         let (job, prepared, job_id) = (
             running.job.clone(),
@@ -56,7 +56,7 @@ impl Lane {
         );
         self.wear(&prepared, &job);
         let Some(batches) = self.batches.take() else {
-            return Ok(());
+            return Ok(false);
         };
         let keys = KeyIndex::new(
             Arc::clone(&prepared.lake),
@@ -78,9 +78,13 @@ impl Lane {
             memory_bytes: 2 * REDRIVE_BYTES,
             hook: Arc::clone(&self.tools.hook),
         };
-        let (_stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
         let mut runner = Runner::over(batches, engine, options, job_id, stopped);
-        let redriven = runner.redrive_waiting(&Progress::default()).await;
+        let progress = Progress::default();
+        let redriven = tokio::select! {
+            redriven = runner.redrive_waiting(&progress) => redriven,
+            () = self.watch_cancel(id, stop) => Ok(()),
+        };
         let (batches, manifests) = runner.into_parts();
         let left: Vec<BatchId> = batches.open().into_iter().map(|(id, _)| id).collect();
         self.batches = Some(batches);
@@ -91,7 +95,11 @@ impl Lane {
         for batch in left {
             self.give_up(&batch).await?;
         }
-        redriven.map_err(|error| LaneError::Input(chain(&error)))
+        match redriven {
+            Ok(()) => Ok(true),
+            Err(_) if !self.jobs.borrow().contains_key(id) => Ok(false),
+            Err(error) => Err(LaneError::Input(chain(&error))),
+        }
     }
 
     /// Attempt after attempt over the same positions, until one is committed.

@@ -8,6 +8,7 @@
 //! | it begins                               | opens the ledger, then finishes the batches that were interrupted      |
 //! | several jobs are active                 | takes a batch of each in turn; a `follow` job whose time has come first |
 //! | an attempt fails                        | tries the same positions again, with growing pauses, for half a minute |
+//! | a redrive is interrupted                | its open batch is given up, unless its manifest is there; what is left is read again |
 //! | the brokers do not answer               | asks again, for as long as it takes                                     |
 //! | it still fails, or its job is cancelled | gives the batch up, unless its manifest is there: its positions are free |
 //! | the leadership is lost                  | is dropped where it stands: the ledger refuses it from then on          |

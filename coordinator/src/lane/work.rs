@@ -322,8 +322,9 @@ impl Lane {
                     .running
                     .get(id)
                     .map_or_else(Span::none, |running| running.span.clone());
-                self.redrive(id).instrument(span).await?;
-                self.succeed(id, false).await?;
+                if self.redrive(id).instrument(span).await? {
+                    self.succeed(id, false).await?;
+                }
                 Ok(None)
             }
             Next::Batch(splits) => {
