@@ -25,6 +25,7 @@ mod watch;
 use futures::Stream;
 pub use millrace_proto::v1;
 use v1::cluster_service_client::ClusterServiceClient;
+use v1::handoff_service_client::HandoffServiceClient;
 use v1::job_service_client::JobServiceClient;
 use v1::pipeline_service_client::PipelineServiceClient;
 use v1::quarantine_service_client::QuarantineServiceClient;
@@ -345,6 +346,77 @@ impl Client {
             request
         )?;
         Ok(response.job_id)
+    }
+
+    /// One page of a pipeline's committed batches, each with where it stands in the warehouse.
+    ///
+    /// # Errors
+    /// When there is no such pipeline, it has no warehouse, that one cannot be read, or nobody answers within the deadline.
+    pub async fn list_loads_page(
+        &self,
+        request: v1::ListLoadsRequest,
+    ) -> Result<v1::ListLoadsResponse, ClientError> {
+        call!(self, HandoffServiceClient.list_loads, Repeat::Safe, request)
+    }
+
+    /// All of them; unspecified: in every state.
+    ///
+    /// # Errors
+    /// As for [`Self::list_loads_page`].
+    pub async fn list_loads(
+        &self,
+        pipeline: &str,
+        state: v1::LoadState,
+    ) -> Result<Vec<v1::Load>, ClientError> {
+        let mut request = v1::ListLoadsRequest {
+            pipeline: pipeline.to_owned(),
+            state: state.into(),
+            page_size: PAGE,
+            page_token: String::new(),
+        };
+        every_page!(request, page, self.list_loads_page(request.clone()).await?, loads)
+    }
+
+    /// Loads a held batch after all.
+    ///
+    /// # Errors
+    /// When it is not held, was decided upon otherwise, or nobody answers within the deadline.
+    pub async fn release_batch(
+        &self,
+        pipeline: &str,
+        batch_id: &str,
+        reason: &str,
+    ) -> Result<v1::Decision, ClientError> {
+        let request = v1::ReleaseBatchRequest {
+            pipeline: pipeline.to_owned(),
+            batch_id: batch_id.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let response = call!(self, HandoffServiceClient.release_batch, Repeat::Safe, request)?;
+        response
+            .decision
+            .ok_or(ClientError::Incomplete { field: "decision" })
+    }
+
+    /// Never loads a held batch; it stays in the lake.
+    ///
+    /// # Errors
+    /// As for [`Self::release_batch`].
+    pub async fn discard_batch(
+        &self,
+        pipeline: &str,
+        batch_id: &str,
+        reason: &str,
+    ) -> Result<v1::Decision, ClientError> {
+        let request = v1::DiscardBatchRequest {
+            pipeline: pipeline.to_owned(),
+            batch_id: batch_id.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let response = call!(self, HandoffServiceClient.discard_batch, Repeat::Safe, request)?;
+        response
+            .decision
+            .ok_or(ClientError::Incomplete { field: "decision" })
     }
 
     /// Who leads, who works.

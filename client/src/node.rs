@@ -73,6 +73,7 @@ impl Node {
             env: Arc::new(variable),
             hook: crash_hook(std::env::var("MILLRACE_CRASH_AT").ok()),
             metrics: Metrics::default(),
+            service_level: config.service_level,
         };
         let metrics = options.metrics.clone();
         lakes::runtime(lakes::cores().max(2))?.block_on(async {

@@ -80,7 +80,11 @@ impl Run {
             .as_ref()
             .map(|quality| quality.minimum_clean);
         let runtime = lakes::runtime(self.how.threads())?;
-        let place = (Arc::clone(&opened.pipeline), opened.lake.clone());
+        let place = (
+            Arc::clone(&opened.pipeline),
+            opened.lake.clone(),
+            Arc::clone(&options.hook),
+        );
         let outcome = runtime.block_on(watched(opened, options, |runner, progress| {
             Box::pin(async move { Ok(runner.run(&progress).await?) })
         }))?;
@@ -93,8 +97,8 @@ impl Run {
         };
         let exit = summary.print(self.how.output)?;
         if !self.no_handoff {
-            let (pipeline, lake) = place;
-            runtime.block_on(handoff::load(pipeline, lake))?;
+            let (pipeline, lake, hook) = place;
+            runtime.block_on(handoff::load(pipeline, lake, hook))?;
         }
         Ok(exit)
     }
@@ -145,21 +149,27 @@ fn lock(opened: &Opened) -> Result<Option<std::fs::File>> {
 }
 
 /// For fault tests: `MILLRACE_CRASH_AT=published` kills this process, as `kill -9` would, at that moment;
-/// `published:2` at its second time.
+/// `published:2` at its second time, `published:2:STOP` freezes it then, as `kill -STOP` would.
 pub(crate) fn crash_hook(at: Option<String>) -> Hook {
     let Some(at) = at else { return Arc::new(|_| {}) };
-    let (name, times) = match at.split_once(':') {
-        Some((name, times)) => (name.to_owned(), times.parse().unwrap_or(1)),
-        None => (at, 1),
-    };
+    let mut parts = at.split(':').map(str::to_owned);
+    let name = parts.next().unwrap_or_default();
+    let times = parts.next().and_then(|times| times.parse().ok()).unwrap_or(1);
+    let signal = parts.next().unwrap_or_else(|| "KILL".to_owned());
     let left = std::sync::atomic::AtomicU32::new(times);
     Arc::new(move |moment: Moment| {
         let here = moment.name() == name;
         if here && left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) == 1 {
             let me = std::process::id().to_string();
-            // If even that fails, aborting is as abrupt.
-            let _ = std::process::Command::new("kill").args(["-9", &me]).status();
-            std::process::abort();
+            let _ = std::process::Command::new("kill")
+                .args(["-s", &signal, &me])
+                .status();
+            if signal == "KILL" {
+                // If even that fails, aborting is as abrupt.
+                std::process::abort();
+            }
+            // A signal takes a moment to stop every thread: this one goes no further until it has.
+            std::thread::sleep(std::time::Duration::from_secs(1));
         }
     })
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use millrace_coordinator::metrics::Metrics;
+use millrace_coordinator::metrics::handoff::Behind;
 use millrace_proto::ids::Attempt;
 use millrace_proto::manifest::Manifest;
 use millrace_worker::metrics::WorkerMetrics;
@@ -85,6 +86,10 @@ fn coordinator() -> BTreeMap<String, Served> {
     metrics.lag("shop", 1);
     metrics.followed("shop", 0, 2, 1, Duration::ZERO);
     metrics.jobs(1, 1);
+    metrics.handoff.behind("shop", Behind::default());
+    metrics.handoff.loaded("shop", 1);
+    metrics.handoff.took("shop", Duration::from_secs(1));
+    metrics.handoff.failed("shop", "connection");
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     served(registry)

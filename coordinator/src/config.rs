@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use crate::api::{ApiConfig, Rate, Role, Token};
+use crate::handoff::SERVICE_LEVEL;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +34,7 @@ struct File {
     etcd: EtcdFile,
     lease_seconds: Option<Spanned<u64>>,
     batch_mib: Option<Spanned<u64>>,
+    service_level_seconds: Option<Spanned<u64>>,
     tls: Option<TlsFile>,
     #[serde(default)]
     tokens: Vec<TokenFile>,
@@ -79,6 +81,8 @@ pub struct CoordinatorConfig {
     pub lease: Duration,
     /// Unpacked input that is committed at once, in bytes.
     pub batch_bytes: u64,
+    /// How long a committed batch may wait for the warehouse before it is alarmed.
+    pub service_level: Duration,
     /// TLS of the API and of the scheduler; none: in the clear, on loopback.
     pub tls: Option<TlsPaths>,
     /// Who may call; empty: everybody on loopback.
@@ -138,6 +142,16 @@ fn config(reader: &mut Reader<'_>, file: &File) -> Option<CoordinatorConfig> {
         }
         batch.value
     });
+    let service_level = file
+        .service_level_seconds
+        .as_ref()
+        .map_or(SERVICE_LEVEL, |level| {
+            if !(1..=86_400).contains(&level.value) {
+                let line = level.referenced.line();
+                reader.fault(line, "service_level_seconds", "1 to 86400 seconds, a day");
+            }
+            Duration::from_secs(level.value)
+        });
     let environment = file
         .environment
         .as_ref()
@@ -153,6 +167,7 @@ fn config(reader: &mut Reader<'_>, file: &File) -> Option<CoordinatorConfig> {
         etcd: etcd?,
         lease: Duration::from_secs(lease_seconds),
         batch_bytes: batch_mib << 20,
+        service_level,
         tls: tls.map_or(Some(None), |tls| tls.map(Some))?,
         tokens,
         message_bytes: limits.0,

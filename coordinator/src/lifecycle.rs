@@ -21,7 +21,7 @@ use crate::job::{RunError, clean_ratio};
 use crate::lake::Lake;
 use crate::ledger::{Batch, Entry, Ledger};
 
-/// Steps of a batch, in order. A hook may be told of each: tests kill the process there.
+/// Steps of a batch, in order, then those of its load into the warehouse. A hook may be told of each: tests kill the process there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     /// The ledger is ours.
@@ -36,17 +36,29 @@ pub enum Moment {
     Committed,
     /// The result of the quality suite is written.
     Finished,
+    /// Its load into the warehouse begins.
+    Loading,
+    /// The load ledger has its row, in a transaction that is not committed.
+    Claimed,
+    /// Its rows are sent, in the same transaction.
+    Copied,
+    /// The transaction is committed.
+    Loaded,
 }
 
 impl Moment {
     /// All of them, in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Opened,
         Self::Planned,
         Self::Written,
         Self::Published,
         Self::Committed,
         Self::Finished,
+        Self::Loading,
+        Self::Claimed,
+        Self::Copied,
+        Self::Loaded,
     ];
 
     /// Its name.
@@ -59,6 +71,10 @@ impl Moment {
             Self::Published => "published",
             Self::Committed => "committed",
             Self::Finished => "finished",
+            Self::Loading => "loading",
+            Self::Claimed => "claimed",
+            Self::Copied => "copied",
+            Self::Loaded => "loaded",
         }
     }
 }

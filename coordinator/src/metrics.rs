@@ -2,6 +2,7 @@
 //!
 //! Labels are bounded: pipelines, partitions, and words of ours. What only a leader knows goes when it no longer leads.
 
+pub mod handoff;
 mod lag;
 mod scrape;
 
@@ -70,11 +71,17 @@ pub struct Metrics {
     lag: Family<Labels, Gauge>,
     jobs: Family<Labels, Gauge>,
     workers_lost: Counter,
+    /// The counts of the handoffs.
+    pub handoff: handoff::HandoffMetrics,
+}
+
+/// Buckets of what takes milliseconds to minutes.
+fn seconds() -> Seconds {
+    || Histogram::new([0.01, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0])
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let seconds: Seconds = || Histogram::new([0.01, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]);
         Self {
             leader: Gauge::default(),
             epoch: Gauge::default(),
@@ -84,13 +91,14 @@ impl Default for Metrics {
             attempts_failed: Family::default(),
             lost: Family::default(),
             quarantined: Family::default(),
-            phases: Family::new_with_constructor(seconds),
+            phases: Family::new_with_constructor(seconds()),
             appends: Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]),
             ages: Ages::default(),
             around: Around::default(),
             lag: Family::default(),
             jobs: Family::default(),
             workers_lost: Counter::default(),
+            handoff: handoff::HandoffMetrics::default(),
         }
     }
 }
@@ -170,6 +178,7 @@ impl Metrics {
             ages: Arc::clone(&self.ages),
             around: Arc::clone(&self.around),
         }));
+        self.handoff.register(registry);
     }
 
     /// From here on these are asked too, at each scrape.

@@ -62,6 +62,8 @@ pub struct NodeOptions {
     pub hook: Hook,
     /// What is counted.
     pub metrics: Metrics,
+    /// How long a committed batch may wait for the warehouse before it is alarmed.
+    pub service_level: Duration,
 }
 
 /// Why a coordinator ended.
@@ -245,6 +247,8 @@ async fn campaign(
             batch_bytes: options.batch_bytes,
             hook: Arc::clone(&options.hook),
             metrics: options.metrics.clone(),
+            committed: watch::Sender::new(()),
+            service_level: options.service_level,
         });
         leads.send_replace(Some(lead.clone()));
         options.metrics.leads(Some(lead.epoch()));

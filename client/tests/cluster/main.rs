@@ -10,10 +10,12 @@
 )]
 
 mod collector;
+mod handoff;
 mod inputs;
 mod leaders;
 mod observed;
 mod quarantine;
 mod sandbox;
 mod services;
+mod warehouse;
 mod workers;

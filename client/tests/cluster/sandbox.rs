@@ -22,11 +22,15 @@ use millrace_loadtest::proxy::{Fault, Proxy};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::warehouse::Warehouse;
+
 /// How long anything may take before a story gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const HASH_KEY: &str = "a-key-for-tests-only";
 /// Batches are small, so that every job has several.
 const BATCH_MIB: u64 = 2;
+/// A warehouse that is behind for longer is alarmed: soon, so that stories need not wait for it.
+const SERVICE_LEVEL_SECONDS: u64 = 1;
 
 /// One story at a time.
 static TURN: Mutex<()> = Mutex::new(());
@@ -36,6 +40,7 @@ pub(crate) struct Sandbox {
     services: Vec<&'static str>,
     folder: TempDir,
     s3: String,
+    pub(crate) warehouse: Option<Warehouse>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -56,6 +61,7 @@ impl Sandbox {
             services: Vec::new(),
             folder,
             s3: String::new(),
+            warehouse: None,
             _turn: turn,
         };
         sandbox.service("s3", &["start"]);
@@ -130,7 +136,7 @@ impl Sandbox {
         assert!(self.script(name, arguments), "{name}.sh {arguments:?}");
     }
 
-    fn script(&self, name: &str, arguments: &[&str]) -> bool {
+    pub(crate) fn script(&self, name: &str, arguments: &[&str]) -> bool {
         let mut script = Command::new(root().join("deploy/local").join(format!("{name}.sh")));
         script.args(arguments).arg("--dir").arg(self.path(name));
         script
@@ -163,7 +169,8 @@ impl Sandbox {
     pub(crate) fn coordinator_begins(&mut self, name: &str, variables: &[(&str, &str)]) -> u16 {
         let (api, scheduler) = (free_port(), free_port());
         let config = format!(
-            "name: {name}\nlisten: 127.0.0.1:{api}\nscheduler_listen: 127.0.0.1:{scheduler}\nbatch_mib: {BATCH_MIB}\netcd: {}\n",
+            "name: {name}\nlisten: 127.0.0.1:{api}\nscheduler_listen: 127.0.0.1:{scheduler}\nbatch_mib: {BATCH_MIB}\n\
+             service_level_seconds: {SERVICE_LEVEL_SECONDS}\netcd: {}\n",
             self.etcd()
         );
         self.process("coordinator", name, &config, variables, Some(api));
@@ -346,17 +353,31 @@ impl Sandbox {
 
     /// Applies the shop's pipeline under a name, over a source given as YAML; its lake is of the same name.
     pub(crate) fn apply(&self, name: &str, source: &str) {
-        self.apply_changed(name, source, ("", ""));
+        self.apply_as(name, source, ("", ""), "");
     }
 
     /// The same with one text of the file replaced by another.
-    pub(crate) fn apply_changed(&self, name: &str, source: &str, (text, by): (&str, &str)) {
+    pub(crate) fn apply_changed(&self, name: &str, source: &str, change: (&str, &str)) {
+        self.apply_as(name, source, change, "");
+    }
+
+    /// The same with more lines of YAML, in the place of those with the same keys.
+    pub(crate) fn apply_with(&self, name: &str, source: &str, more: &str) {
+        self.apply_as(name, source, ("", ""), more);
+    }
+
+    fn apply_as(&self, name: &str, source: &str, (text, by): (&str, &str), more: &str) {
+        let is_replaced = |line: &str| {
+            let key = |line: &str| line.split_once(':').map(|(key, _)| key.to_owned());
+            !line.starts_with([' ', '#']) && more.lines().any(|other| key(other) == key(line))
+        };
         let example = root().join("client/examples/shop");
         let whole = std::fs::read_to_string(example.join("shop.yaml")).unwrap();
         assert!(whole.contains(text), "{text}");
         let text = whole.replacen(text, by, 1);
         let text: Vec<String> = text
             .lines()
+            .filter(|line| !is_replaced(line))
             .map(|line| match line {
                 "pipeline: shop" => format!("pipeline: {name}"),
                 line if line.starts_with("  files:") => format!("  {source}"),
@@ -365,7 +386,7 @@ impl Sandbox {
             })
             .collect();
         let file = self.path(&format!("{name}-pipeline.yaml"));
-        std::fs::write(&file, text.join("\n")).unwrap();
+        std::fs::write(&file, format!("{}\n{more}\n", text.join("\n"))).unwrap();
         std::fs::copy(example.join("suite.json"), self.path("suite.json")).unwrap();
         self.json(&["pipeline", "apply", file.to_str().unwrap()]);
     }
@@ -471,6 +492,13 @@ impl Sandbox {
         assert_eq!(verdict["faults"].as_array().map(Vec::len), Some(0), "{verdict}");
     }
 
+    /// The value of a metric, named as `/metrics` names it; none while it is not told.
+    pub(crate) fn metric(&self, name: &str, metric: &str) -> Option<f64> {
+        let (_, text) = self.http(name, "/metrics");
+        let line = text.lines().find(|line| line.starts_with(metric))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
     /// How often a process has logged this.
     pub(crate) fn logged(&self, name: &str, what: &str) -> usize {
         let log = std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
@@ -487,6 +515,10 @@ impl Drop for Sandbox {
         }
         for name in self.services.clone() {
             self.script(name, &["kill"]);
+        }
+        // PostgreSQL's data lies where its user may go.
+        if let Ok(data) = std::fs::canonicalize(self.path("postgres/data")) {
+            let _ = std::fs::remove_dir_all(data);
         }
         if std::thread::panicking() {
             for entry in std::fs::read_dir(self.folder.path())

@@ -6,7 +6,7 @@
 //! | role     | may                                                                   |
 //! |----------|------------------------------------------------------------------------|
 //! | viewer   | read and check                                                          |
-//! | operator | also submit, cancel, retry and redrive, drain and be a worker           |
+//! | operator | also submit, cancel, retry and redrive, release and discard held batches, drain and be a worker |
 //! | admin    | also apply and delete pipelines                                         |
 
 use serde::Deserialize;
@@ -125,6 +125,8 @@ fn role_of(path: &str) -> Role {
         | "JobService/CancelJob"
         | "JobService/RetryJob"
         | "QuarantineService/RedriveQuarantine"
+        | "HandoffService/ReleaseBatch"
+        | "HandoffService/DiscardBatch"
         | "ClusterService/DrainWorker"
         | "ClusterService/JoinCluster" => Role::Operator,
         _ => Role::Viewer,
@@ -171,6 +173,9 @@ mod tests {
             ("JobService/SubmitJob", [false, true, true]),
             ("ClusterService/DrainWorker", [false, true, true]),
             ("QuarantineService/RedriveQuarantine", [false, true, true]),
+            ("HandoffService/ListLoads", [true, true, true]),
+            ("HandoffService/ReleaseBatch", [false, true, true]),
+            ("HandoffService/DiscardBatch", [false, true, true]),
             ("PipelineService/ApplyPipeline", [false, false, true]),
             ("PipelineService/DeletePipeline", [false, false, true]),
         ] {

@@ -20,6 +20,11 @@ pub(crate) struct Deed<'a> {
 impl Deed<'_> {
     /// Writes the line.
     pub(crate) fn note<T>(&self, outcome: Result<T, Status>) -> Result<T, Status> {
+        self.note_because("", outcome)
+    }
+
+    /// The same with the reason that was given.
+    pub(crate) fn note_because<T>(&self, reason: &str, outcome: Result<T, Status>) -> Result<T, Status> {
         let what = match &outcome {
             Ok(_) => "done".to_owned(),
             Err(status) => match status.get_details_error_info() {
@@ -34,6 +39,7 @@ impl Deed<'_> {
             method = self.method,
             resource = self.resource,
             request_id = self.request_id,
+            reason,
             outcome = %what,
         );
         outcome

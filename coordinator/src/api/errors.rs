@@ -46,6 +46,14 @@ pub enum Reason {
     RegistryUnavailable,
     /// The lake could not be read.
     LakeUnavailable,
+    /// The pipeline has no warehouse.
+    NoWarehouse,
+    /// The warehouse does not answer.
+    WarehouseUnavailable,
+    /// The warehouse answers, and a person must act before it can be read.
+    WarehouseRefused,
+    /// The batch is not held, or was decided upon otherwise.
+    BatchNotHeld,
     /// The caller's deadline has passed.
     DeadlineExceeded,
     /// A call without a token.
@@ -79,6 +87,10 @@ impl Reason {
             Self::NotLeader => "NOT_LEADER",
             Self::RegistryUnavailable => "REGISTRY_UNAVAILABLE",
             Self::LakeUnavailable => "LAKE_UNAVAILABLE",
+            Self::NoWarehouse => "NO_WAREHOUSE",
+            Self::WarehouseUnavailable => "WAREHOUSE_UNAVAILABLE",
+            Self::WarehouseRefused => "WAREHOUSE_REFUSED",
+            Self::BatchNotHeld => "BATCH_NOT_HELD",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::TokenMissing => "TOKEN_MISSING",
             Self::TokenUnknown => "TOKEN_UNKNOWN",
@@ -92,12 +104,19 @@ impl Reason {
         match self {
             Self::InvalidFields | Self::PipelineFaults => Code::InvalidArgument,
             Self::JobNotFound | Self::PipelineNotFound | Self::WorkerNotFound => Code::NotFound,
-            Self::WrongState | Self::PipelineInUse | Self::ProtocolMismatch => Code::FailedPrecondition,
+            Self::WrongState
+            | Self::PipelineInUse
+            | Self::ProtocolMismatch
+            | Self::NoWarehouse
+            | Self::WarehouseRefused
+            | Self::BatchNotHeld => Code::FailedPrecondition,
             Self::RequestIdReused => Code::AlreadyExists,
             Self::RateLimited | Self::MessageTooLarge => Code::ResourceExhausted,
-            Self::NoLeader | Self::NotLeader | Self::RegistryUnavailable | Self::LakeUnavailable => {
-                Code::Unavailable
-            }
+            Self::NoLeader
+            | Self::NotLeader
+            | Self::RegistryUnavailable
+            | Self::LakeUnavailable
+            | Self::WarehouseUnavailable => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::TokenMissing | Self::TokenUnknown => Code::Unauthenticated,
             Self::RoleTooLow => Code::PermissionDenied,

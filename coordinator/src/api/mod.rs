@@ -1,7 +1,7 @@
 //! The gRPC API (`proto/millrace/v1`): what users, Airflow, workers and the command line speak to.
 //!
 //! ```text
-//! call -> gate (deadline, token, rate) -> forward (to whoever leads) -> jobs | pipelines | quarantine | cluster
+//! call -> gate (deadline, token, rate) -> forward (to whoever leads) -> jobs | pipelines | quarantine | handoff | cluster
 //! ```
 //!
 //! Every coordinator serves it; followers pass calls on to the leader, so that any address will do. Without TLS and
@@ -16,6 +16,7 @@ mod errors;
 mod filter;
 mod forward;
 mod gate;
+mod handoff;
 mod hours;
 mod jobs;
 mod pages;
@@ -40,6 +41,7 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use v1::cluster_service_server::ClusterServiceServer;
+use v1::handoff_service_server::HandoffServiceServer;
 use v1::job_service_server::JobServiceServer;
 use v1::pipeline_service_server::PipelineServiceServer;
 use v1::quarantine_service_server::QuarantineServiceServer;
@@ -225,6 +227,9 @@ pub async fn serve_on(
         .set_serving::<QuarantineServiceServer<quarantine::Quarantine>>()
         .await;
     health
+        .set_serving::<HandoffServiceServer<handoff::Handoffs>>()
+        .await;
+    health
         .set_serving::<ClusterServiceServer<cluster::Cluster>>()
         .await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -252,6 +257,7 @@ pub async fn serve_on(
             QuarantineServiceServer,
             quarantine::Quarantine(shared.clone())
         ))
+        .add_service(service!(HandoffServiceServer, handoff::Handoffs(shared.clone())))
         .add_service(service!(ClusterServiceServer, cluster::Cluster(shared)))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
         .await?;

@@ -12,7 +12,7 @@ use crate::registry::RegistryError;
 use crate::workers::JoinError;
 
 /// When a store that did not answer is worth another try.
-const AGAIN: Duration = Duration::from_millis(500);
+pub(crate) const AGAIN: Duration = Duration::from_millis(500);
 
 impl From<RegistryError> for Status {
     fn from(error: RegistryError) -> Self {

@@ -2,8 +2,9 @@
 //!
 //! The queries use the catalogue that PostgreSQL and Redshift have alike.
 
+use millrace_pipeline::catalog::ddl;
 use millrace_pipeline::catalog::identifier::literal;
-use millrace_pipeline::spec::model::Pipeline;
+use millrace_pipeline::spec::model::{Pipeline, Warehouse};
 use millrace_proto::ids::BatchId;
 
 use super::HandoffError;
@@ -53,6 +54,20 @@ pub(super) async fn loaded(
         Some((batch, field(row, 1).to_owned()))
     };
     Ok(rows.iter().filter_map(entry).collect())
+}
+
+/// The same from a connection of its own: a look that makes nothing. Where there is no load ledger, nothing is loaded.
+pub(super) async fn look(pipeline: &Pipeline) -> Result<Loaded, HandoffError> {
+    let dsn = match &pipeline.warehouse {
+        Some(Warehouse::Postgres { dsn, .. } | Warehouse::Redshift { dsn, .. }) => dsn,
+        None => return Err(HandoffError::Dsn),
+    };
+    let connection = Connection::open(dsn).await?;
+    let ledger = columns(&connection, &ledger_of(ddl::table(pipeline))).await?;
+    if ledger.is_empty() {
+        return Ok(Loaded::new());
+    }
+    loaded(&connection, &ddl::ledger(pipeline), pipeline).await
 }
 
 /// The table is gone and its load ledger is not: loading on would leave the older batches out.

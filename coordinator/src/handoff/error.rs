@@ -45,6 +45,23 @@ impl Refusal {
             || self.is_serializable_conflict()
     }
 
+    /// Its kind, for metrics.
+    fn kind(&self) -> &'static str {
+        match self.code.get(..2).unwrap_or_default() {
+            _ if self.is_serializable_conflict() => "conflict",
+            "40" | "55" => "conflict",
+            "28" => "credentials",
+            "53" => "resources",
+            "08" | "57" => "connection",
+            _ => "refused",
+        }
+    }
+
+    /// Whether another transaction held a lock for longer than we wait.
+    pub(super) fn is_lock_timeout(&self) -> bool {
+        self.code == "55P03"
+    }
+
     /// Redshift's 1023: it comes with the code of an internal error.
     fn is_serializable_conflict(&self) -> bool {
         self.message.contains("1023") && self.message.to_lowercase().contains("serializable")
@@ -216,6 +233,19 @@ impl HandoffError {
             | Self::Digest { .. }
             | Self::Decision { .. }
             | Self::Undecidable { .. } => false,
+        }
+    }
+
+    /// Its kind, for metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connection { .. } | Self::Tls(_) => "connection",
+            Self::Refused { refusal, .. } => refusal.kind(),
+            Self::Table { .. } | Self::Stray { .. } => "table",
+            Self::Copy { .. } | Self::Cell { .. } | Self::Rows { .. } => "data",
+            Self::File { .. } | Self::Manifest(_) | Self::Lake(_) | Self::Decision { .. } => "lake",
+            Self::Dsn | Self::Digest { .. } | Self::Undecidable { .. } => "configuration",
         }
     }
 

@@ -41,16 +41,34 @@ pub struct Decision {
     pub at: DateTime<Utc>,
 }
 
-/// Records a decision about a held batch.
+impl Verdict {
+    /// In a word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Discarded => "discarded",
+        }
+    }
+}
+
+impl Decision {
+    /// Whether it says the same: the same person may ask twice.
+    fn agrees(&self, other: &Self) -> bool {
+        (self.verdict, &self.reason, &self.by) == (other.verdict, &other.reason, &other.by)
+    }
+}
+
+/// Records a decision about a held batch; gives the one that stands. The same decision again is that decision.
 ///
 /// # Errors
-/// When the batch is not held, was decided upon before, or the lake fails.
+/// When the batch is not held, was decided upon otherwise, or the lake fails.
 pub async fn decide(
     lake: &Lake,
     state: &State,
     batch: &BatchId,
     decision: &Decision,
-) -> Result<(), HandoffError> {
+) -> Result<Decision, HandoffError> {
     let undecidable = |problem: &str| HandoffError::Undecidable {
         batch: batch.clone(),
         problem: problem.to_owned(),
@@ -73,19 +91,15 @@ pub async fn decide(
         source,
     })?;
     match lake.create(&key, Bytes::from(bytes)).await {
-        Ok(()) => {
-            let verdict = format!("{:?}", decision.verdict).to_lowercase();
-            tracing::info!(
-                target: "audit", who = decision.by, method = verdict, resource = %format!("batches/{batch}"),
-                reason = decision.reason, outcome = "done"
-            );
-            Ok(())
-        }
+        Ok(()) => Ok(decision.clone()),
         Err(LakeError::Exists { .. }) => {
             let first = read(lake, &key).await?;
-            let verdict = format!("{:?}", first.verdict).to_lowercase();
+            if first.agrees(decision) {
+                return Ok(first);
+            }
             Err(undecidable(&format!(
-                "was {verdict} by {} at {}: {}",
+                "was {} by {} at {}: {}",
+                first.verdict.name(),
                 first.by,
                 first.at.to_rfc3339(),
                 first.reason

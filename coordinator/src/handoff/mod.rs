@@ -7,6 +7,7 @@
 //! | the batch is...             | then                                                                     |
 //! |-----------------------------|--------------------------------------------------------------------------|
 //! | committed                   | it is loaded, in the order of planning                                   |
+//! | the same, with `handoff: job` | when its job has ended, in one transaction with the job's other batches |
 //! | committed and held          | it waits for an operator, the others pass it by                          |
 //! | released, or discarded      | it is loaded in the next round, or never                                 |
 //! | in the load ledger          | done; with another digest: nothing is loaded until a person looks        |
@@ -16,11 +17,13 @@
 //! | is down, restarts, is full         | tries again with growing pauses; the lake goes on, batches wait       |
 //! | refuses for good                   | says which table, column, file and rule, and tries again each minute  |
 
+mod backlog;
 mod catalogue;
 mod connection;
 mod copy;
 mod decide;
 mod error;
+mod follow;
 pub mod hold;
 mod jsonb;
 mod leading;
@@ -28,37 +31,37 @@ mod postgres;
 pub mod preflight;
 mod read;
 mod redshift;
+mod session;
 mod table;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_pipeline::spec::model::{Pipeline, Warehouse};
-use millrace_proto::manifest::Manifest;
-use tokio::sync::watch;
+use millrace_pipeline::spec::model::{HandoffUnit, Pipeline};
+use millrace_proto::ids::{BatchId, JobId};
 
 use crate::commit;
 use crate::lake::Lake;
 use crate::ledger::State;
-use postgres::Outcome;
+use crate::lifecycle::Hook;
+use crate::metrics::handoff::HandoffMetrics;
+use backlog::Backlog;
+use session::{Load, Outcome, Session};
 
 pub use copy::CellError;
 pub use decide::{Candidate, Loaded, Standing, candidates};
 pub use error::{HandoffError, Refusal};
+pub(crate) use leading::open_jobs;
 pub use leading::tend;
 pub use table::{Comparison, FoundColumn, TableFault, compare};
 
 /// First pause after a failure; doubles.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause while the warehouse is expected to come back.
-const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// Pause where a person must act.
-const PERSON_PAUSE: Duration = Duration::from_secs(60);
-/// How often decisions about held batches are looked for.
-const DECISIONS_EVERY: Duration = Duration::from_secs(5);
-/// Batches that wait longer than this are alarmed.
-const LAG_ALARM: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long a committed batch may wait where nobody says otherwise.
+pub const SERVICE_LEVEL: Duration = Duration::from_secs(300);
 
 /// What one round came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,100 +74,148 @@ pub struct Round {
     pub held: u64,
 }
 
+/// What a handoff goes by.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The lake's ledger.
+    pub state: State,
+    /// Jobs that have not ended, where batches wait for that: looked at before the ledger.
+    pub open: BTreeSet<JobId>,
+}
+
+/// Whom a handoff tells what it does.
+#[derive(Clone)]
+pub struct Watched {
+    /// Told of each moment of each load.
+    pub hook: Hook,
+    /// What is counted.
+    pub metrics: HandoffMetrics,
+    /// How long a committed batch may wait before it is alarmed.
+    pub service_level: Duration,
+}
+
+impl Default for Watched {
+    fn default() -> Self {
+        Self {
+            hook: Arc::new(|_| {}),
+            metrics: HandoffMetrics::default(),
+            service_level: SERVICE_LEVEL,
+        }
+    }
+}
+
 /// A pipeline's handoff.
 pub struct Handoff {
     pipeline: Arc<Pipeline>,
     lake: Lake,
-    session: Option<(Session, Loaded)>,
-    /// Batches known to wait, for the log.
-    waiting: usize,
+    watched: Watched,
+    session: Option<Session>,
+    /// What the load ledger held when it was looked at last.
+    loaded: Option<Loaded>,
+    backlog: Backlog,
 }
 
 impl Handoff {
     /// A handoff; none for a pipeline without a warehouse.
     #[must_use]
-    pub fn new(pipeline: Arc<Pipeline>, lake: Lake) -> Option<Self> {
+    pub fn new(pipeline: Arc<Pipeline>, lake: Lake, watched: Watched) -> Option<Self> {
         pipeline.warehouse.as_ref()?;
         Some(Self {
+            backlog: Backlog::new(pipeline.name.as_str(), watched.metrics.clone()),
             pipeline,
             lake,
+            watched,
             session: None,
-            waiting: 0,
+            loaded: None,
         })
     }
 
-    /// Loads whatever is committed and not loaded, in order.
+    /// Loads whatever is committed and not loaded, in order; every job counts as ended.
     ///
     /// # Errors
     /// The first thing that went wrong. What was loaded before stays; the next round begins with a new connection and
     /// the load ledger's word.
     pub async fn round(&mut self, state: &State) -> Result<Round, HandoffError> {
-        let round = self.try_round(state).await;
-        if round.is_err() {
+        self.round_of(state, &BTreeSet::new()).await
+    }
+
+    async fn round_of(&mut self, state: &State, open: &BTreeSet<JobId>) -> Result<Round, HandoffError> {
+        let round = self.try_round(state, open).await;
+        if let Err(error) = &round {
             self.session = None;
+            let metrics = &self.watched.metrics;
+            metrics.failed(self.pipeline.name.as_str(), error.kind());
         }
         round
     }
 
-    async fn try_round(&mut self, state: &State) -> Result<Round, HandoffError> {
-        if self.session.is_none() {
-            self.session = Some(self.connect().await?);
+    async fn try_round(&mut self, state: &State, open: &BTreeSet<JobId>) -> Result<Round, HandoffError> {
+        let decisions = decisions(&self.lake, state).await?;
+        if self.session.is_none()
+            && let Err(error) = self.connect().await
+        {
+            // What was committed before we ever reached the warehouse may be there: only what comes since waits for sure.
+            let loaded = self.loaded.get_or_insert_with(|| all_committed(state));
+            let waiting = candidates(state, loaded, &decisions, open).unwrap_or_default();
+            self.backlog.look(&self.lake, waiting.iter()).await;
+            return Err(error);
         }
-        let Some((session, loaded)) = &mut self.session else {
+        let (Some(session), Some(loaded)) = (&self.session, &mut self.loaded) else {
             return Ok(Round::default());
         };
-        let all = candidates(state, loaded, &decisions(&self.lake, state).await?)?;
+        let all = candidates(state, loaded, &decisions, open)?;
+        let (rest, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|one| one.standing == Standing::Waiting);
+        let mut rest = VecDeque::from(rest);
+        let held = others.iter().filter(|one| one.standing == Standing::Held);
         let mut round = Round {
-            held: all.iter().filter(|one| one.standing == Standing::Held).count() as u64,
+            held: held.count() as u64,
             ..Round::default()
         };
-        let waiting: Vec<Candidate> = all
-            .into_iter()
-            .filter(|one| one.standing == Standing::Waiting)
-            .collect();
-        self.waiting = waiting.len();
-        let mut rest = VecDeque::from(waiting);
-        while !rest.is_empty() {
+        let unit = self.pipeline.handoff;
+        if unit == HandoffUnit::Job {
+            by_job(&mut rest);
+        }
+        loop {
+            self.backlog.look(&self.lake, rest.iter().chain(&others)).await;
+            if rest.is_empty() {
+                return Ok(round);
+            }
             let began = Instant::now();
-            let loads = next_loads(&self.lake, &rest, session.batches_max()).await?;
-            let (outcome, count) = session.load(&self.pipeline, &self.lake, &loads).await?;
+            let loads = next_loads(&self.lake, &rest, session.batches_max(unit), unit).await?;
+            let (outcome, count) = session
+                .load(&self.pipeline, &self.lake, &loads, &self.watched.hook)
+                .await?;
             if outcome == Outcome::WasThere {
                 // Whoever was first may have loaded another lake's batch of this name: the next round looks.
                 *loaded = session.loaded(&self.pipeline).await?;
-                candidates(state, loaded, &BTreeMap::new())?;
+                candidates(state, loaded, &BTreeMap::new(), open)?;
                 rest.retain(|candidate| !loaded.contains_key(&candidate.batch));
                 continue;
             }
             rest.drain(..count);
-            self.waiting = rest.len();
-            let milliseconds = began.elapsed().as_millis();
+            let took = began.elapsed();
             for Load { candidate, manifest } in loads.into_iter().take(count) {
                 round.batches += 1;
                 round.rows += candidate.rows;
                 tracing::info!(
                     pipeline = %self.pipeline.name, batch = %candidate.batch, attempt = %candidate.attempt,
-                    rows = candidate.rows, files = manifest.files.len(), milliseconds, waiting = self.waiting,
-                    "a batch is loaded"
+                    rows = candidate.rows, files = manifest.files.len(), together = count,
+                    milliseconds = took.as_millis(), waiting = rest.len(), "a batch is loaded"
                 );
+                let metrics = &self.watched.metrics;
+                metrics.loaded(self.pipeline.name.as_str(), candidate.rows);
                 loaded.insert(candidate.batch, candidate.digest);
             }
+            self.watched.metrics.took(self.pipeline.name.as_str(), took);
         }
-        Ok(round)
     }
 
-    async fn connect(&self) -> Result<(Session, Loaded), HandoffError> {
+    async fn connect(&mut self) -> Result<(), HandoffError> {
         let session = Session::open(&self.pipeline).await?;
-        let loaded = session.loaded(&self.pipeline).await?;
-        Ok((session, loaded))
-    }
-
-    /// Where every committed batch stands.
-    ///
-    /// # Errors
-    /// When the warehouse or the lake cannot be read.
-    pub async fn standings(&mut self, state: &State) -> Result<Vec<Candidate>, HandoffError> {
-        let (_, loaded) = self.connect().await?;
-        candidates(state, &loaded, &decisions(&self.lake, state).await?)
+        self.loaded = Some(session.loaded(&self.pipeline).await?);
+        self.session = Some(session);
+        Ok(())
     }
 
     /// Rounds until one succeeds, for as long as `patience` allows and trying again may help.
@@ -193,65 +244,49 @@ impl Handoff {
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
-
-    /// Loads what is committed, and what will be, until `states` ends.
-    pub async fn follow(mut self, mut states: watch::Receiver<Arc<State>>) {
-        let mut pause = PAUSE;
-        let mut behind: Option<Instant> = None;
-        loop {
-            let state = Arc::clone(&states.borrow_and_update());
-            let wait = match self.round(&state).await {
-                Ok(round) => {
-                    (pause, behind) = (PAUSE, None);
-                    (round.held > 0).then_some(DECISIONS_EVERY)
-                }
-                Err(error) => {
-                    let since = *behind.get_or_insert_with(Instant::now);
-                    self.report(&error, since.elapsed());
-                    let wait = if error.is_retryable() { pause } else { PERSON_PAUSE };
-                    pause = (pause * 2).min(PAUSE_MAX);
-                    Some(wait)
-                }
-            };
-            let changed = async {
-                // New batches do not help while the warehouse is down.
-                if behind.is_some() {
-                    std::future::pending::<()>().await;
-                }
-                if states.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            };
-            match wait {
-                Some(wait) => {
-                    let _ = tokio::time::timeout(wait, changed).await;
-                }
-                None => changed.await,
-            }
-        }
-    }
-
-    fn report(&self, error: &HandoffError, behind: Duration) {
-        let (pipeline, waiting) = (&self.pipeline.name, self.waiting);
-        let (text, seconds) = (error.text(), behind.as_secs());
-        if error.is_retryable() && behind < LAG_ALARM {
-            tracing::warn!(%pipeline, waiting, error = text, "the warehouse takes no batches now");
-        } else {
-            tracing::error!(%pipeline, waiting, behind_seconds = seconds, error = text, "the warehouse falls behind");
-        }
-    }
 }
 
-/// A batch that is to be loaded.
-struct Load {
-    candidate: Candidate,
-    manifest: Manifest,
+/// Where every committed batch stands. Nothing is made or changed in the warehouse.
+///
+/// # Errors
+/// When the warehouse or the lake cannot be read.
+pub async fn standings(
+    pipeline: &Pipeline,
+    lake: &Lake,
+    known: &Known,
+) -> Result<Vec<Candidate>, HandoffError> {
+    let loaded = catalogue::look(pipeline).await?;
+    candidates(
+        &known.state,
+        &loaded,
+        &decisions(lake, &known.state).await?,
+        &known.open,
+    )
 }
 
-/// The next batches with their manifests.
-async fn next_loads(lake: &Lake, rest: &VecDeque<Candidate>, most: usize) -> Result<Vec<Load>, HandoffError> {
+/// The batches that a breach held back, decided upon or not. The warehouse is not asked: what was released counts as waiting.
+///
+/// # Errors
+/// When the lake cannot be read.
+pub async fn held(lake: &Lake, known: &Known) -> Result<Vec<Candidate>, HandoffError> {
+    let decisions = decisions(lake, &known.state).await?;
+    let mut all = candidates(&known.state, &Loaded::new(), &decisions, &known.open)?;
+    let is_held = |batch: &BatchId| known.state.batches.get(batch).is_some_and(|batch| batch.held);
+    all.retain(|candidate| is_held(&candidate.batch));
+    Ok(all)
+}
+
+/// The next batches with their manifests: of one job, where jobs are handed off as wholes.
+async fn next_loads(
+    lake: &Lake,
+    rest: &VecDeque<Candidate>,
+    most: usize,
+    unit: HandoffUnit,
+) -> Result<Vec<Load>, HandoffError> {
+    let first = rest.front().map(|candidate| &candidate.job);
+    let together = |candidate: &&Candidate| unit == HandoffUnit::Batch || Some(&candidate.job) == first;
     let mut loads = Vec::new();
-    for candidate in rest.iter().take(most) {
+    for candidate in rest.iter().take_while(together).take(most) {
         let candidate = candidate.clone();
         let manifest = commit::committed(lake, &candidate.batch, &candidate.digest).await?;
         loads.push(Load { candidate, manifest });
@@ -259,68 +294,27 @@ async fn next_loads(lake: &Lake, rest: &VecDeque<Candidate>, most: usize) -> Res
     Ok(loads)
 }
 
-/// A session with a warehouse of either kind.
-enum Session {
-    Postgres(postgres::Session),
-    Redshift(redshift::Session),
+/// Batches of a job one after the other, jobs in the order of their first batches.
+fn by_job(rest: &mut VecDeque<Candidate>) {
+    let mut order: BTreeMap<JobId, usize> = BTreeMap::new();
+    for candidate in rest.iter() {
+        let next = order.len();
+        order.entry(candidate.job.clone()).or_insert(next);
+    }
+    rest.make_contiguous()
+        .sort_by_key(|candidate| order.get(&candidate.job).copied());
 }
 
-impl Session {
-    async fn open(pipeline: &Pipeline) -> Result<Self, HandoffError> {
-        match &pipeline.warehouse {
-            Some(Warehouse::Postgres { dsn, .. }) => {
-                Ok(Self::Postgres(postgres::Session::open(dsn, pipeline).await?))
-            }
-            Some(Warehouse::Redshift { dsn, iam_role, .. }) => {
-                let role = iam_role.as_deref();
-                Ok(Self::Redshift(
-                    redshift::Session::open(dsn, role, pipeline).await?,
-                ))
-            }
-            None => Err(HandoffError::Dsn),
-        }
-    }
-
-    async fn loaded(&self, pipeline: &Pipeline) -> Result<Loaded, HandoffError> {
-        match self {
-            Self::Postgres(session) => session.loaded(pipeline).await,
-            Self::Redshift(session) => session.loaded(pipeline).await,
-        }
-    }
-
-    /// Most batches of one load.
-    fn batches_max(&self) -> usize {
-        match self {
-            Self::Postgres(_) => 1,
-            Self::Redshift(_) => redshift::BATCHES_MAX,
-        }
-    }
-
-    /// Loads the first of these batches, or more; how many.
-    async fn load(
-        &self,
-        pipeline: &Pipeline,
-        lake: &Lake,
-        loads: &[Load],
-    ) -> Result<(Outcome, usize), HandoffError> {
-        match (self, loads) {
-            (Self::Redshift(session), loads) => session.load(pipeline, lake, loads).await,
-            (Self::Postgres(session), [first, ..]) => {
-                let outcome = session
-                    .load(pipeline, lake, &first.candidate, &first.manifest)
-                    .await?;
-                Ok((outcome, 1))
-            }
-            (Self::Postgres(_), []) => Ok((Outcome::WasThere, 0)),
-        }
-    }
+fn all_committed(state: &State) -> Loaded {
+    let digest = |batch: &crate::ledger::Batch| batch.manifest.clone().unwrap_or_default();
+    state
+        .committed()
+        .map(|(id, batch)| (id.clone(), digest(batch)))
+        .collect()
 }
 
 /// Decisions, where there is anything to decide.
-async fn decisions(
-    lake: &Lake,
-    state: &State,
-) -> Result<BTreeMap<millrace_proto::ids::BatchId, hold::Decision>, HandoffError> {
+async fn decisions(lake: &Lake, state: &State) -> Result<BTreeMap<BatchId, hold::Decision>, HandoffError> {
     if state.committed().any(|(_, batch)| batch.held) {
         hold::decisions(lake).await
     } else {

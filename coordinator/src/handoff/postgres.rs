@@ -7,12 +7,14 @@
 //! COMMIT
 //! ```
 //!
+//! Where whole jobs are handed off, a transaction holds a job's batches: all their rows of the load ledger, then all files.
+//!
 //! | what happens                            | then                                                                |
 //! |------------------------------------------|---------------------------------------------------------------------|
 //! | two loaders have the same batch          | the second waits for the first: loaded, or the first's turn is over |
 //! | the connection is lost before the commit | PostgreSQL rolls back                                               |
 //! | the answer to the commit is lost         | the load ledger tells, on the next connection                       |
-//! | a loader froze inside its transaction    | PostgreSQL ends its session after a minute                          |
+//! | a loader froze inside its transaction    | whoever waits for it for 10 s ends its session; else PostgreSQL does after a minute |
 
 use std::collections::BTreeSet;
 
@@ -27,24 +29,17 @@ use tokio_postgres::CopyInSink;
 
 use super::HandoffError;
 use super::catalogue;
-use super::connection::Connection;
+use super::connection::{Connection, field};
 use super::decide::{Candidate, Loaded};
 use super::read::{self, Piece};
+use super::session::{Load, Outcome};
 use super::table::compare;
 use crate::lake::Lake;
+use crate::lifecycle::{Hook, Moment};
 
 /// Bounds how long a frozen loader can keep others waiting.
-const SESSION: &str = "SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '30s'; \
+const SESSION: &str = "SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '10s'; \
                        SET statement_timeout = 0; SET client_min_messages = warning";
-
-/// What became of a load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// Its rows are in the warehouse now.
-    Loaded,
-    /// Another loader was first.
-    WasThere,
-}
 
 /// A session with the warehouse, its table checked.
 pub(super) struct Session {
@@ -57,7 +52,8 @@ impl Session {
     /// Connects, and makes, widens or refuses the table.
     pub(super) async fn open(dsn: &Secret, pipeline: &Pipeline) -> Result<Self, HandoffError> {
         let connection = Connection::open(dsn).await?;
-        connection.run("take session settings", SESSION).await?;
+        let settings = format!("{SESSION}; SET application_name = {}", application(pipeline));
+        connection.run("take session settings", &settings).await?;
         let session = Self {
             connection,
             table: ddl::table(pipeline).to_owned(),
@@ -129,35 +125,71 @@ impl Session {
         Ok(!self.connection.rows("look for a schema", &sql).await?.is_empty())
     }
 
-    /// Loads a batch.
+    /// Loads batches, all or none.
     pub(super) async fn load(
         &self,
         pipeline: &Pipeline,
         lake: &Lake,
-        candidate: &Candidate,
-        manifest: &Manifest,
+        loads: &[Load],
+        hook: &Hook,
     ) -> Result<Outcome, HandoffError> {
-        let outcome = self.transaction(pipeline, lake, candidate, manifest).await;
-        self.connection.settle(outcome).await
+        let outcome = self.transaction(pipeline, lake, loads, hook).await;
+        let outcome = self.connection.settle(outcome).await;
+        if let Err(HandoffError::Refused { refusal, .. }) = &outcome
+            && refusal.is_lock_timeout()
+        {
+            self.end_frozen(pipeline).await?;
+        }
+        outcome
     }
 
     async fn transaction(
         &self,
         pipeline: &Pipeline,
         lake: &Lake,
-        candidate: &Candidate,
-        manifest: &Manifest,
+        loads: &[Load],
+        hook: &Hook,
     ) -> Result<Outcome, HandoffError> {
+        hook(Moment::Loading);
         self.connection.run("begin a transaction", "BEGIN").await?;
-        if !self.claim(pipeline, candidate).await? {
-            self.connection.run("roll back", "ROLLBACK").await?;
-            return Ok(Outcome::WasThere);
+        for load in loads {
+            if !self.claim(pipeline, &load.candidate).await? {
+                self.connection.run("roll back", "ROLLBACK").await?;
+                return Ok(Outcome::WasThere);
+            }
         }
-        self.copy(pipeline, lake, manifest).await?;
-        self.connection
-            .run(&format!("commit batch {}", candidate.batch), "COMMIT")
-            .await?;
+        hook(Moment::Claimed);
+        for load in loads {
+            self.copy(pipeline, lake, &load.manifest).await?;
+        }
+        hook(Moment::Copied);
+        let last = loads.last().map(|load| load.candidate.batch.to_string());
+        let what = format!("commit batch {}", last.unwrap_or_default());
+        self.connection.run(&what, "COMMIT").await?;
+        hook(Moment::Loaded);
         Ok(Outcome::Loaded)
+    }
+
+    /// Ends the sessions of this pipeline's loaders that hold the load ledger and say nothing. While rows are being sent
+    /// PostgreSQL's own timeouts do not count, so a loader that froze there would block the others for ever. One that was
+    /// only slow begins its load again.
+    async fn end_frozen(&self, pipeline: &Pipeline) -> Result<(), HandoffError> {
+        let sql = format!(
+            "SELECT pid FROM (
+                SELECT DISTINCT a.pid FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+                WHERE l.relation = {}::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
+                  AND a.datname = current_database() AND a.usename = current_user AND a.pid <> pg_backend_pid()
+                  AND a.application_name = {} AND a.wait_event = 'ClientRead') frozen
+             WHERE pg_terminate_backend(pid)",
+            literal(&self.ledger),
+            application(pipeline)
+        );
+        let ended = self.connection.rows("end a frozen session", &sql).await?;
+        for row in &ended {
+            let session = field(row, 0);
+            tracing::warn!(pipeline = %pipeline.name, session, "a loader that said nothing for long is ended");
+        }
+        Ok(())
     }
 
     /// Puts the batch's row into the load ledger; whether it was not there.
@@ -282,6 +314,13 @@ impl<'a> Copy<'a> {
         }
         None
     }
+}
+
+/// How a loader of this pipeline calls itself, as a literal: PostgreSQL keeps 63 bytes of it.
+fn application(pipeline: &Pipeline) -> String {
+    let mut name = format!("millrace {}", pipeline.name);
+    name.truncate(63);
+    literal(&name)
 }
 
 /// The row that PostgreSQL names in `COPY events, line 7, column price`.

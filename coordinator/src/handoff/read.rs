@@ -1,7 +1,7 @@
 //! Data files of a batch as pieces of a COPY stream.
 //!
 //! In: a manifest. Out: for each file its columns, then its rows, encoded. Reading and encoding run ahead of the warehouse
-//! by a few pieces, so that neither waits for the other; memory stays within those pieces.
+//! by a few pieces, so that neither waits for the other; memory stays within those pieces and a few small files.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,6 +29,10 @@ const BATCH_ROWS: usize = 4_096;
 const PIECE_BYTES: usize = 512 << 10;
 /// Pieces that wait to be sent.
 const AHEAD: usize = 4;
+/// Files that are fetched ahead.
+const FILES_AHEAD: usize = 8;
+/// A file of at most so many bytes is fetched whole: one request instead of one for each column.
+const WHOLE_BYTES_MAX: u64 = 4 << 20;
 
 /// What is sent next.
 pub(super) enum Piece {
@@ -110,20 +114,35 @@ struct Reader {
 
 impl Reader {
     async fn run(&self) -> Result<(), HandoffError> {
-        for file in &self.manifest.files {
-            self.file(file).await?;
+        // A batch may be a hundred small files: while one is sent, the next ones are on their way.
+        let fetching = self.manifest.files.clone().into_iter().map(|file: DataFile| {
+            let mut object = DataObject::of(&self.lake, &file);
+            let fetching = tokio::spawn(async move {
+                object.fetch_if_small().await?;
+                Ok::<_, ParquetError>(object)
+            });
+            async move { (file, fetching.await) }
+        });
+        let mut objects = futures::stream::iter(fetching).buffered(FILES_AHEAD);
+        while let Some((file, object)) = objects.next().await {
+            let object = object.unwrap_or_else(|broken| Err(ParquetError::External(Box::new(broken))));
+            let object = object.map_err(|source| self.failed(&file, source))?;
+            self.file(&file, object).await?;
         }
         Ok(())
     }
 
-    async fn file(&self, file: &DataFile) -> Result<(), HandoffError> {
-        let key = &file.object.key;
-        let failed = |source: ParquetError| HandoffError::File {
+    fn failed(&self, file: &DataFile, source: ParquetError) -> HandoffError {
+        HandoffError::File {
             batch: self.manifest.batch.clone(),
-            file: key.clone(),
+            file: file.object.key.clone(),
             source,
-        };
-        let object = DataObject::of(&self.lake, file);
+        }
+    }
+
+    async fn file(&self, file: &DataFile, object: DataObject) -> Result<(), HandoffError> {
+        let key = &file.object.key;
+        let failed = |source: ParquetError| self.failed(file, source);
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let builder = ParquetRecordBatchStreamBuilder::new_with_options(object, options)
             .await
@@ -196,11 +215,12 @@ impl Reader {
     }
 }
 
-/// A data file where it lies: what is needed of it is read by ranges.
+/// A data file where it lies: what is needed of it is read by ranges, a small one whole at once.
 struct DataObject {
     lake: Lake,
     path: Path,
     bytes: u64,
+    whole: Option<Bytes>,
 }
 
 impl DataObject {
@@ -209,12 +229,30 @@ impl DataObject {
             lake: lake.clone(),
             path: lake.path(&file.object.key),
             bytes: file.object.bytes,
+            whole: None,
         }
+    }
+
+    async fn fetch_if_small(&mut self) -> Result<(), ParquetError> {
+        if self.bytes <= WHOLE_BYTES_MAX {
+            self.whole = Some(self.get_bytes(0..self.bytes).await?);
+        }
+        Ok(())
     }
 }
 
 impl AsyncFileReader for DataObject {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        let within = |whole: &Bytes| {
+            let (start, end) = (
+                usize::try_from(range.start).ok()?,
+                usize::try_from(range.end).ok()?,
+            );
+            (start <= end && end <= whole.len()).then(|| whole.slice(start..end))
+        };
+        if let Some(found) = self.whole.as_ref().and_then(within) {
+            return async move { Ok(found) }.boxed();
+        }
         async move {
             let bytes = self.lake.store.get_range(&self.path, range).await;
             bytes.map_err(|error| ParquetError::External(Box::new(error)))

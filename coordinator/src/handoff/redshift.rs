@@ -26,12 +26,12 @@ use serde::Serialize;
 use super::catalogue;
 use super::connection::{Connection, field};
 use super::decide::{Candidate, Loaded};
-use super::postgres::Outcome;
 use super::preflight::preflight;
-use super::read;
+use super::session::{Load, Outcome};
 use super::table::compare;
-use super::{HandoffError, Load};
+use super::{HandoffError, read};
 use crate::lake::{Lake, LakeError};
+use crate::lifecycle::{Hook, Moment};
 
 /// Most batches of one COPY.
 pub(super) const BATCHES_MAX: usize = 64;
@@ -128,12 +128,13 @@ impl Session {
         pipeline: &Pipeline,
         lake: &Lake,
         loads: &[Load],
+        hook: &Hook,
     ) -> Result<(Outcome, usize), HandoffError> {
         let columns = first_columns(lake, loads).await?;
         let count = group(loads, &columns);
         let group = &loads[..count];
         let columns = columns.into_iter().flatten().next().unwrap_or_default();
-        let outcome = self.transaction(pipeline, lake, group, &columns).await;
+        let outcome = self.transaction(pipeline, lake, group, &columns, hook).await;
         match self.connection.settle(outcome).await {
             Ok(outcome) => Ok((outcome, count)),
             Err(error) => Err(self.explain(error, pipeline, lake, group, &columns).await),
@@ -178,7 +179,9 @@ impl Session {
         lake: &Lake,
         group: &[Load],
         columns: &[String],
+        hook: &Hook,
     ) -> Result<Outcome, HandoffError> {
+        hook(Moment::Loading);
         let source = put_manifest(lake, group).await?;
         self.connection.run("begin a transaction", "BEGIN").await?;
         let lock = format!("LOCK TABLE {}", self.ledger);
@@ -202,12 +205,14 @@ impl Session {
             self.connection.run("roll back", "ROLLBACK").await?;
             return Ok(Outcome::WasThere);
         }
+        hook(Moment::Claimed);
         if let Some(url) = source {
             let role = self.role.as_deref();
             let sql = copy_statement(&self.table, columns, &url, role, has_lists(pipeline));
             self.connection.run(&what(&self.table, group), &sql).await?;
             self.check_count(group).await?;
         }
+        hook(Moment::Copied);
         let rows: Vec<String> = group
             .iter()
             .map(|load| ledger_row(pipeline, &load.candidate))
@@ -219,6 +224,7 @@ impl Session {
         );
         self.connection.run("note the load", &note).await?;
         self.connection.run("commit the load", "COMMIT").await?;
+        hook(Moment::Loaded);
         Ok(Outcome::Loaded)
     }
 

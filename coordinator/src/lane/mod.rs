@@ -75,6 +75,10 @@ pub struct Tools {
     pub hook: Hook,
     /// What is counted.
     pub metrics: Metrics,
+    /// Told of each commit, whosever it is: handoffs wait for it.
+    pub committed: watch::Sender<()>,
+    /// How long a committed batch may wait for the warehouse before it is alarmed.
+    pub service_level: Duration,
 }
 
 impl Tools {

@@ -57,6 +57,7 @@ impl Lane {
             job, batch = %manifest.batch, attempt = %manifest.attempt, read = total.read, written = total.written,
             duplicates = total.duplicates, quarantined = total.quarantined, "a batch is committed"
         );
+        self.tools.committed.send_replace(());
         self.keys.extend(manifest.keys.iter().cloned());
         let bytes: u64 = manifest.files.iter().map(|file| file.object.bytes).sum();
         if let Some(running) = self.running.get_mut(job) {

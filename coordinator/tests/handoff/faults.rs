@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millrace_coordinator::handoff::Known;
 use tokio::sync::watch;
 
 use crate::lakes::{Bench, COLUMNS};
@@ -105,11 +106,15 @@ async fn two_loaders_at_once_load_each_event_once() {
 async fn a_warehouse_that_crashes_gets_each_event_once() {
     let (server, bench) = (Server::start().await, Bench::new(COLUMNS, ""));
     let table = server.table();
-    let (told, states) = watch::channel(Arc::default());
-    let loop_ = tokio::spawn(bench.handoff(&server.dsn, &table).follow(states));
+    let (told, known) = watch::channel(Arc::default());
+    let loop_ = tokio::spawn(bench.handoff(&server.dsn, &table).follow(known));
     for round in 0..5 {
         bench.fill(round * 4, 4, 200).await;
-        told.send_replace(Arc::new(bench.state().await));
+        let state = bench.state().await;
+        told.send_replace(Arc::new(Known {
+            state,
+            ..Known::default()
+        }));
         tokio::time::sleep(Duration::from_millis(random(round as u64) % 120)).await;
         server.crash().await;
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use millrace_coordinator::commit;
-use millrace_coordinator::handoff::Handoff;
+use millrace_coordinator::handoff::{self, Candidate, Handoff, Known, Watched};
 use millrace_coordinator::job::{Progress, RunOptions, Runner};
 use millrace_coordinator::lake::Lake;
 use millrace_coordinator::ledger::embedded::EmbeddedLedger;
@@ -110,14 +110,37 @@ impl Bench {
         EmbeddedLedger::read(&self.lake).await.unwrap().state().clone()
     }
 
-    /// The handoff into a table.
-    pub(crate) fn handoff(&self, dsn: &str, table: &str) -> Handoff {
+    /// The pipeline with a table as its warehouse.
+    fn into(&self, dsn: &str, table: &str) -> Pipeline {
         let mut pipeline = self.pipeline.clone();
         pipeline.warehouse = Some(Warehouse::Postgres {
             dsn: Secret::new(dsn.to_owned()),
             table: table.to_owned(),
         });
-        Handoff::new(Arc::new(pipeline), self.lake.clone()).unwrap()
+        pipeline
+    }
+
+    /// The handoff into a table.
+    pub(crate) fn handoff(&self, dsn: &str, table: &str) -> Handoff {
+        self.watched(dsn, table, Watched::default())
+    }
+
+    /// The same, watched.
+    pub(crate) fn watched(&self, dsn: &str, table: &str, watched: Watched) -> Handoff {
+        let pipeline = Arc::new(self.into(dsn, table));
+        Handoff::new(pipeline, self.lake.clone(), watched).unwrap()
+    }
+
+    /// Where every batch stands.
+    pub(crate) async fn standings(&self, dsn: &str, table: &str) -> Vec<Candidate> {
+        let state = self.state().await;
+        let known = Known {
+            state,
+            ..Known::default()
+        };
+        handoff::standings(&self.into(dsn, table), &self.lake, &known)
+            .await
+            .unwrap()
     }
 
     /// Ids of all committed events, sorted, straight from the files.

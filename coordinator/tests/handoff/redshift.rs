@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_coordinator::handoff::Handoff;
+use millrace_coordinator::handoff::{Handoff, Watched};
 use millrace_loadtest::redshift_sim::{Fault, Simulator};
 use millrace_pipeline::spec::model::{Secret, Warehouse};
 use object_store::ObjectStore;
@@ -51,7 +51,7 @@ impl Stage {
             dist_key: None,
             iam_role: Some(ROLE.to_owned()),
         });
-        Handoff::new(Arc::new(pipeline), self.bench.lake.clone()).unwrap()
+        Handoff::new(Arc::new(pipeline), self.bench.lake.clone(), Watched::default()).unwrap()
     }
 
     async fn loaded(&self, table: &str) -> Vec<String> {

@@ -25,8 +25,8 @@ use millrace_pipeline::privacy::Policy;
 use millrace_pipeline::quality::{QualityExec, QualityPlan, QualityState, Suite, UniquenessExec};
 use millrace_pipeline::rows::{self, Note};
 use millrace_pipeline::spec::model::{
-    Column, ColumnType, ColumnValue, Compression, Format, Lake, Limits, Partition, PartitionLevel, Pipeline,
-    Privacy, Retention, Source,
+    Column, ColumnType, ColumnValue, Compression, Format, HandoffUnit, Lake, Limits, Partition,
+    PartitionLevel, Pipeline, Privacy, Retention, Source,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -93,6 +93,7 @@ fn pipeline() -> Pipeline {
             compression: Compression::None,
         },
         warehouse: None,
+        handoff: HandoffUnit::Batch,
         retention: Retention::default(),
         limits: Limits::default(),
         digest: String::new(),

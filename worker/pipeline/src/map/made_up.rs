@@ -76,6 +76,7 @@ pub(super) fn pipeline(columns: Vec<Column>, versions: Vec<Version>) -> Pipeline
             compression: Compression::None,
         },
         warehouse: None,
+        handoff: HandoffUnit::Batch,
         retention: Retention::default(),
         limits: Limits::default(),
         digest: String::new(),

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 
 use super::{Policy, PrivacyError};
 use crate::spec::model::{
-    Column, ColumnType, ColumnValue, Format, Lake, Limits, Partition, PartitionLevel, PiiClass, Pipeline,
-    Privacy, Retention, Secret, Source, Strategy as Masking,
+    Column, ColumnType, ColumnValue, Format, HandoffUnit, Lake, Limits, Partition, PartitionLevel, PiiClass,
+    Pipeline, Privacy, Retention, Secret, Source, Strategy as Masking,
 };
 
 /// A pipeline of the given columns; only what masking reads matters.
@@ -53,6 +53,7 @@ pub(super) fn pipeline(columns: &[(ColumnType, Option<PiiClass>)], privacy: Priv
             compression: crate::spec::model::Compression::None,
         },
         warehouse: None,
+        handoff: HandoffUnit::Batch,
         retention: Retention::default(),
         limits: Limits::default(),
         digest: String::new(),

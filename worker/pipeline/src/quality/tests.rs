@@ -19,8 +19,8 @@ use super::{QualityExec, QualityPlan, QualityState, Suite, UniquenessExec};
 use crate::privacy::Policy;
 use crate::rows::{self, Fault, FaultKind, Note};
 use crate::spec::model::{
-    Column, ColumnType, ColumnValue, Compression, Format, Lake, Limits, Partition, PartitionLevel, PiiClass,
-    Pipeline, Privacy, Retention, Secret, Source,
+    Column, ColumnType, ColumnValue, Compression, Format, HandoffUnit, Lake, Limits, Partition,
+    PartitionLevel, PiiClass, Pipeline, Privacy, Retention, Secret, Source,
 };
 
 fn pipeline() -> Pipeline {
@@ -67,6 +67,7 @@ fn pipeline() -> Pipeline {
             compression: Compression::None,
         },
         warehouse: None,
+        handoff: HandoffUnit::Batch,
         retention: Retention::default(),
         limits: Limits::default(),
         digest: String::new(),

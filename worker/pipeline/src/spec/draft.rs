@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use millrace_proto::ids::PipelineName;
 
 use super::model::{
-    Column, ColumnType, ColumnValue, Dedup, Enrich, Lake, Limits, Partition, PiiClass, Pipeline, Privacy,
-    Quality, Retention, Source, Version, Warehouse, When,
+    Column, ColumnType, ColumnValue, Dedup, Enrich, HandoffUnit, Lake, Limits, Partition, PiiClass, Pipeline,
+    Privacy, Quality, Retention, Source, Version, Warehouse, When,
 };
 
 /// The sections of a file.
@@ -26,6 +26,7 @@ pub(super) struct Draft {
     pub(super) partition: Option<Partition>,
     pub(super) lake: Option<Lake>,
     pub(super) warehouse: Option<Warehouse>,
+    pub(super) handoff: HandoffUnit,
     pub(super) retention: Retention,
     pub(super) limits: Limits,
 }
@@ -105,6 +106,7 @@ impl Draft {
             partition: self.partition?,
             lake: self.lake?,
             warehouse: self.warehouse,
+            handoff: self.handoff,
             retention: self.retention,
             limits: self.limits,
             digest,

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::Draft;
 use super::model::{
-    Compression, Enrich, Format, Lake, Limits, Partition, Pipeline, Privacy, Retention, Secret, Source,
-    Version,
+    Compression, Enrich, Format, HandoffUnit, Lake, Limits, Partition, Pipeline, Privacy, Retention, Secret,
+    Source, Version,
 };
 use super::reader::Reader;
 use crate::map::{ExpressionFault, ExpressionPlace, expression_faults};
@@ -83,6 +83,7 @@ fn stand_in(draft: &Draft) -> Option<(Pipeline, Vec<&str>)> {
             compression: Compression::None,
         },
         warehouse: None,
+        handoff: HandoffUnit::Batch,
         retention: Retention::default(),
         limits: Limits::default(),
         digest: String::new(),

@@ -32,6 +32,8 @@ pub struct Pipeline {
     pub lake: Lake,
     /// Where committed batches are loaded.
     pub warehouse: Option<Warehouse>,
+    /// When committed batches are loaded.
+    pub handoff: HandoffUnit,
     /// How long things are kept.
     pub retention: Retention,
     /// What a single record may be.
@@ -468,6 +470,16 @@ pub enum Warehouse {
         /// Role that COPY assumes.
         iam_role: Option<String>,
     },
+}
+
+/// What is handed to the warehouse at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HandoffUnit {
+    /// Each batch when it is committed.
+    #[default]
+    Batch,
+    /// A job's batches together, when it has ended. A `follow` job has no end: its batches are handed off each.
+    Job,
 }
 
 /// How long things are kept, in seconds; none means for ever.

@@ -31,6 +31,7 @@ pub fn json_schema() -> Value {
         ("partition", places::partition()),
         ("lake", places::lake()),
         ("warehouse", places::warehouse()),
+        ("handoff", places::handoff()),
         ("retention", places::retention()),
         ("limits", places::limits()),
     ];

@@ -197,6 +197,12 @@ pub(super) fn warehouse() -> Value {
     one_of(text, [("postgres", postgres), ("redshift", redshift)])
 }
 
+pub(super) fn handoff() -> Value {
+    let text = "What is loaded into the warehouse at once. batch: each batch when it is committed. job: a job's batches together, \
+                when it has ended, however it ended; those of a follow job, which has no end, each.";
+    with_default(words(text, &["batch", "job"]), json!("batch"))
+}
+
 pub(super) fn retention() -> Value {
     let properties = [
         (

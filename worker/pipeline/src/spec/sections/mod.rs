@@ -11,7 +11,7 @@ use std::path::Path;
 use millrace_proto::ids::PipelineName;
 
 use self::intake::source;
-use self::outlet::{lake, limits, partition, retention, warehouse};
+use self::outlet::{handoff, lake, limits, partition, retention, warehouse};
 use self::rules::{dedup, enrich, privacy, quality};
 use self::table::{schema, versions};
 use super::draft::Draft;
@@ -32,6 +32,7 @@ pub(super) const ROOT: &[&str] = &[
     "partition",
     "lake",
     "warehouse",
+    "handoff",
     "retention",
     "limits",
 ];
@@ -91,6 +92,13 @@ pub(super) fn pipeline(
     draft.warehouse = file
         .optional("warehouse")
         .and_then(|field| warehouse(&field, reader));
+    if let Some(field) = file.optional("handoff") {
+        draft.handoff = handoff(&field, reader);
+        if file.optional("warehouse").is_none() {
+            let wrong = "the file has no `warehouse` that batches could be handed to";
+            reader.fault(&field.key, wrong, "a `warehouse`, or no `handoff`");
+        }
+    }
     draft.retention = file
         .optional("retention")
         .map(|field| retention(&field, reader))

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{absolute, endpoint, s3_url};
 use crate::spec::fields::Field;
 use crate::spec::model::{
-    Compression, Lake, Limits, Partition, PartitionLevel, Retention, Secret, Warehouse,
+    Compression, HandoffUnit, Lake, Limits, Partition, PartitionLevel, Retention, Secret, Warehouse,
 };
 use crate::spec::reader::Reader;
 use crate::spec::units;
@@ -235,6 +235,12 @@ pub(in crate::spec) fn warehouse(field: &Field<'_>, reader: &mut Reader<'_>) -> 
         dist_key,
         iam_role,
     })
+}
+
+/// What is handed to the warehouse at once.
+pub(in crate::spec) fn handoff(field: &Field<'_>, reader: &mut Reader<'_>) -> HandoffUnit {
+    let units = [("batch", HandoffUnit::Batch), ("job", HandoffUnit::Job)];
+    field.choice(reader, &units).unwrap_or_default()
 }
 
 /// A connection string. It may hold a password, so no fault quotes it.

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::spec::model::{
-    Column, ColumnType, ColumnValue, Compression, DedupScope, Limits, PartitionLevel, PiiClass, Source,
-    Strategy, Warehouse, When,
+    Column, ColumnType, ColumnValue, Compression, DedupScope, HandoffUnit, Limits, PartitionLevel, PiiClass,
+    Source, Strategy, Warehouse, When,
 };
 
 /// A file that loads.
@@ -59,6 +59,7 @@ fn every_section_of_the_design_loads_as_it_is_written() {
     assert!(
         matches!(&pipeline.warehouse, Some(Warehouse::Redshift { sort_key, .. }) if sort_key == &["event_time"])
     );
+    assert_eq!(pipeline.handoff, HandoffUnit::Job);
     assert_eq!(pipeline.retention.lake_seconds, Some(400 * 86_400));
     assert_eq!(
         pipeline.limits,
@@ -100,6 +101,7 @@ fn what_is_left_out_has_the_documented_default() {
             depth: 128
         }
     );
+    assert_eq!(pipeline.handoff, HandoffUnit::Batch);
     assert!(pipeline.dedup.is_none() && pipeline.quality.is_none() && pipeline.warehouse.is_none());
 }
 

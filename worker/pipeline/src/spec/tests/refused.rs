@@ -91,6 +91,8 @@ refused! {
     file_bytes_out_of_range_are_refused: "256MiB" => "1kB", "lake.file_bytes", "out of range";
     a_zstd_level_out_of_range_is_refused: "zstd(3)" => "zstd(23)", "lake.compression", "1 to 22";
     two_warehouses_are_refused: "warehouse: {" => "warehouse: {postgres: {dsn: a=b, table: a.b}, ", "warehouse.redshift", "both `postgres` and `redshift`";
+    a_handoff_of_something_else_is_refused: "handoff:   job" => "handoff:   jobs", "31: handoff", "`jobs`", "did you mean `job`?";
+    a_handoff_to_no_warehouse_is_refused: "warehouse: {redshift: {dsn: \"${env:WAREHOUSE_DSN}\", table: analytics.github, sort_key: [event_time], dist_key: actor, iam_role: default}}" => "# no warehouse", "31: handoff", "no `warehouse`";
     a_warehouse_table_without_a_schema_is_refused: "analytics.github" => "github", "warehouse.redshift.table", "`schema.table`";
     a_sort_key_that_is_no_column_is_refused: "sort_key: [event_time]" => "sort_key: [event_tmie]", "warehouse.redshift.sort_key[0]", "did you mean `event_time`?";
     a_distribution_key_of_a_super_column_is_refused: "dist_key: actor" => "dist_key: payload", "warehouse.redshift.dist_key", "SUPER";

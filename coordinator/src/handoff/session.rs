@@ -1,0 +1,81 @@
+//! A session with a warehouse of either kind.
+
+use millrace_pipeline::spec::model::{HandoffUnit, Pipeline, Warehouse};
+use millrace_proto::manifest::Manifest;
+
+use super::decide::{Candidate, Loaded};
+use super::{HandoffError, postgres, redshift};
+use crate::lake::Lake;
+use crate::lifecycle::Hook;
+
+/// What became of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Its rows are in the warehouse now.
+    Loaded,
+    /// Another loader was first.
+    WasThere,
+}
+
+/// A batch that is to be loaded.
+pub(super) struct Load {
+    pub(super) candidate: Candidate,
+    pub(super) manifest: Manifest,
+}
+
+/// An open session, the table checked.
+pub(super) enum Session {
+    Postgres(postgres::Session),
+    Redshift(redshift::Session),
+}
+
+impl Session {
+    pub(super) async fn open(pipeline: &Pipeline) -> Result<Self, HandoffError> {
+        match &pipeline.warehouse {
+            Some(Warehouse::Postgres { dsn, .. }) => {
+                Ok(Self::Postgres(postgres::Session::open(dsn, pipeline).await?))
+            }
+            Some(Warehouse::Redshift { dsn, iam_role, .. }) => {
+                let role = iam_role.as_deref();
+                Ok(Self::Redshift(
+                    redshift::Session::open(dsn, role, pipeline).await?,
+                ))
+            }
+            None => Err(HandoffError::Dsn),
+        }
+    }
+
+    /// What the load ledger holds of this pipeline.
+    pub(super) async fn loaded(&self, pipeline: &Pipeline) -> Result<Loaded, HandoffError> {
+        match self {
+            Self::Postgres(session) => session.loaded(pipeline).await,
+            Self::Redshift(session) => session.loaded(pipeline).await,
+        }
+    }
+
+    /// Most batches of one transaction.
+    pub(super) fn batches_max(&self, unit: HandoffUnit) -> usize {
+        match (self, unit) {
+            (Self::Postgres(_), HandoffUnit::Batch) => 1,
+            (Self::Postgres(_), HandoffUnit::Job) => usize::MAX,
+            (Self::Redshift(_), HandoffUnit::Batch | HandoffUnit::Job) => redshift::BATCHES_MAX,
+        }
+    }
+
+    /// Loads the first of these batches, or more; how many.
+    pub(super) async fn load(
+        &self,
+        pipeline: &Pipeline,
+        lake: &Lake,
+        loads: &[Load],
+        hook: &Hook,
+    ) -> Result<(Outcome, usize), HandoffError> {
+        match self {
+            Self::Redshift(session) => session.load(pipeline, lake, loads, hook).await,
+            Self::Postgres(session) => {
+                let outcome = session.load(pipeline, lake, loads, hook).await?;
+                Ok((outcome, loads.len()))
+            }
+        }
+    }
+}
