@@ -70,11 +70,13 @@ impl Session {
 
     /// Creates what is missing, widens what is narrow; two leaders take turns.
     async fn settle_table(&self, pipeline: &Pipeline) -> Result<(), HandoffError> {
-        let found = catalogue::columns(&self.connection, &self.table).await?;
+        // First what was loaded, then the table: another loader may make both meanwhile, and the table comes before its rows.
         let ledger = catalogue::columns(&self.connection, &catalogue::ledger_of(&self.table)).await?;
         let ledger_exists = !ledger.is_empty();
+        let was_loaded = ledger_exists && !self.loaded(pipeline).await?.is_empty();
+        let found = catalogue::columns(&self.connection, &self.table).await?;
         let wanted = ddl::postgres_columns(pipeline);
-        if found.is_empty() && ledger_exists && !self.loaded(pipeline).await?.is_empty() {
+        if found.is_empty() && was_loaded {
             return Err(catalogue::dropped(&self.table, &self.ledger, pipeline));
         }
         let comparison = compare(&self.table, &wanted, &found);

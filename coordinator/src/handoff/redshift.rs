@@ -90,9 +90,11 @@ impl Session {
     }
 
     async fn settle_table(&self, pipeline: &Pipeline) -> Result<(), HandoffError> {
-        let found = catalogue::columns(&self.connection, &self.table).await?;
+        // First what was loaded, then the table: another loader may make both meanwhile, and the table comes before its rows.
         let ledger = catalogue::columns(&self.connection, &catalogue::ledger_of(&self.table)).await?;
-        if found.is_empty() && !ledger.is_empty() && !self.loaded(pipeline).await?.is_empty() {
+        let was_loaded = !ledger.is_empty() && !self.loaded(pipeline).await?.is_empty();
+        let found = catalogue::columns(&self.connection, &self.table).await?;
+        if found.is_empty() && was_loaded {
             return Err(catalogue::dropped(&self.table, &self.ledger, pipeline));
         }
         let what = format!("make table `{}`", self.table);

@@ -132,13 +132,8 @@ impl Bench {
     }
 
     /// Where every batch stands.
-    pub(crate) async fn standings(&self, dsn: &str, table: &str) -> Vec<Candidate> {
-        let state = self.state().await;
-        let known = Known {
-            state,
-            ..Known::default()
-        };
-        handoff::standings(&self.into(dsn, table), &self.lake, &known)
+    pub(crate) async fn standings(&self, dsn: &str, table: &str, known: &Known) -> Vec<Candidate> {
+        handoff::standings(&self.into(dsn, table), &self.lake, known)
             .await
             .unwrap()
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millrace_coordinator::handoff::hold::{self, Decision, Verdict};
-use millrace_coordinator::handoff::{HandoffError, Standing};
+use millrace_coordinator::handoff::{HandoffError, Known, Standing};
 use millrace_proto::ids::BatchId;
 
 use crate::lakes::{Bench, COLUMNS};
@@ -201,8 +201,12 @@ async fn a_held_batch_waits_for_a_decision_and_the_first_one_stands() {
     let round = handoff.round(&state).await.unwrap();
     assert_eq!((round.batches, round.rows, round.held), (2, 6, 2));
 
+    let known = Known {
+        state: state.clone(),
+        ..Known::default()
+    };
     let held: Vec<BatchId> = bench
-        .standings(&server.dsn, &table)
+        .standings(&server.dsn, &table, &known)
         .await
         .into_iter()
         .filter(|one| one.standing == Standing::Held)

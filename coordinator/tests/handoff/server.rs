@@ -52,9 +52,18 @@ impl Server {
 
     /// Runs SQL; the rows, each with its columns joined by `|`.
     pub(crate) async fn sql(&self, sql: &str) -> Vec<String> {
-        let (client, connection) = tokio_postgres::connect(&self.dsn, NoTls).await.unwrap();
+        self.query(sql).await.unwrap()
+    }
+
+    /// The same; none when it fails.
+    pub(crate) async fn try_sql(&self, sql: &str) -> Option<Vec<String>> {
+        self.query(sql).await.ok()
+    }
+
+    async fn query(&self, sql: &str) -> Result<Vec<String>, tokio_postgres::Error> {
+        let (client, connection) = tokio_postgres::connect(&self.dsn, NoTls).await?;
         let running = tokio::spawn(connection);
-        let answer = client.simple_query(sql).await.unwrap();
+        let answer = client.simple_query(sql).await;
         running.abort();
         let row = |message| {
             let SimpleQueryMessage::Row(row) = message else {
@@ -63,7 +72,7 @@ impl Server {
             let cells: Vec<&str> = (0..row.len()).map(|at| row.get(at).unwrap_or("<null>")).collect();
             Some(cells.join("|"))
         };
-        answer.into_iter().filter_map(row).collect()
+        Ok(answer?.into_iter().filter_map(row).collect())
     }
 }
 
