@@ -127,7 +127,9 @@ fn leaders_may_die_in_every_step_of_a_load() {
     for (at, moment) in moments.iter().enumerate() {
         // The next one is there before this one dies, so that its lease is all that is waited for.
         match moments.get(at + 1) {
-            Some(next) => sandbox.coordinator(next, &[("MILLRACE_CRASH_AT", next)]),
+            Some(next) => {
+                sandbox.coordinator_begins(next, &[("MILLRACE_CRASH_AT", next)]);
+            }
             None => sandbox.coordinator("heir", &[]),
         }
         assert_eq!(sandbox.ended(moment), Some(9), "{moment} did not happen");
