@@ -12,6 +12,7 @@ mod breach;
 mod crash;
 mod faults;
 mod github;
+mod handoff;
 mod inputs;
 mod privacy;
 mod quarantine;

@@ -1,0 +1,93 @@
+//! `millrace run` into a warehouse, without any cluster: a real PostgreSQL, read by `psql`.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::sandbox::{SCALE, Sandbox, root};
+
+/// A PostgreSQL of one's own, gone when it is dropped.
+struct Warehouse {
+    folder: PathBuf,
+    dsn: String,
+}
+
+impl Warehouse {
+    fn start(sandbox: &Sandbox) -> Self {
+        let folder = sandbox.path("postgres");
+        assert!(script(&folder, "start").status.success());
+        let dsn = std::fs::read_to_string(folder.join("endpoint")).unwrap();
+        let dsn = dsn.trim().to_owned();
+        Self { folder, dsn }
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        let asked = Command::new("psql")
+            .args(["-XAtq", "-d", &self.dsn, "-c", sql])
+            .output();
+        let output = asked.unwrap();
+        assert!(output.status.success(), "{sql}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for Warehouse {
+    fn drop(&mut self) {
+        script(&self.folder, "kill");
+        if let Ok(data) = std::fs::canonicalize(self.folder.join("data")) {
+            let _ = std::fs::remove_dir_all(data);
+        }
+    }
+}
+
+fn script(folder: &PathBuf, verb: &str) -> Output {
+    let mut command = Command::new(root().join("deploy/local/postgres.sh"));
+    command.arg(verb).arg("--dir").arg(folder).output().unwrap()
+}
+
+fn status(sandbox: &Sandbox, more: &[&str]) -> Value {
+    let mut arguments = vec!["--output", "json"];
+    arguments.extend_from_slice(more);
+    let output = sandbox
+        .command(&["handoff", "status"], &arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"))
+}
+
+#[test]
+fn a_run_loads_its_rows_once_and_a_killed_load_is_gone_on_with() {
+    let mut sandbox = Sandbox::shop(100_000 / SCALE, 61);
+    let warehouse = Warehouse::start(&sandbox);
+    let example = root().join("client/examples/shop");
+    std::fs::copy(example.join("suite.json"), sandbox.path("suite.json")).unwrap();
+    let text = std::fs::read_to_string(example.join("shop.yaml")).unwrap();
+    let table = format!(
+        "warehouse: {{postgres: {{dsn: \"{}\", table: analytics.shop}}}}\n",
+        warehouse.dsn
+    );
+    sandbox.set_pipeline(&format!("{text}{table}"));
+
+    // Killed between two loads: the lake is whole, the warehouse has one batch.
+    let mut run = sandbox.run_command(&[]);
+    let killed = run.env("MILLRACE_CRASH_AT", "loaded").output().unwrap();
+    assert!(!killed.status.success(), "the fault did not happen");
+    let loads = "SELECT count(*), sum(\"rows\") = (SELECT count(*) FROM analytics.shop) FROM analytics.millrace_loads";
+    assert_eq!(warehouse.sql(loads), "1|t");
+    let waiting = status(&sandbox, &["--state", "waiting"]);
+    assert!(waiting["waiting"].as_u64().unwrap() > 0, "{waiting}");
+
+    let again = sandbox.run(&[]);
+    assert_eq!(again["events_read"], 0, "{again}");
+    let whole = status(&sandbox, &[]);
+    let batches = whole["batches"].as_array().unwrap();
+    let all = batches.iter().all(|batch| batch["state"] == "loaded");
+    assert!(all && batches.len() > 1, "{whole}");
+    assert_eq!(warehouse.sql(loads), format!("{}|t", batches.len()));
+    let ids = "SELECT count(*), count(DISTINCT event_id) FROM analytics.shop";
+    let rows = sandbox.rows().len();
+    assert_eq!(warehouse.sql(ids), format!("{rows}|{rows}"));
+    assert_eq!(sandbox.verify(), Vec::<String>::new());
+}

@@ -1,0 +1,133 @@
+"""Times the handoff into PostgreSQL beside `psql \\copy` of the same rows as CSV, on the same server in the same minutes.
+
+| figure   | what                                                                                       | bar      |
+|----------|--------------------------------------------------------------------------------------------|----------|
+| speed    | rows a second of `millrace handoff load` / those of `\\copy ... FROM ... CSV`, same table     | >= 0.7   |
+| overhead | seconds for each batch of one event, the start of the process taken off: the warehouse's own work is in it | <= 0.5 s |
+
+Rounds are interleaved; figures are medians. Every load is checked: the rows are the ledger's good events. Needs
+MILLRACE_BIN and LOADTEST_BIN. Writes results/handoff.json.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+LOCAL = HERE.parent.parent / "deploy" / "local"
+EXAMPLE = HERE.parent.parent / "client" / "examples" / "shop"
+ENV = {**os.environ, "MILLRACE_HASH_KEY": "a key for benchmarks only, 32 bytes or more"}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=20, help="batches of one event for the overhead")
+    parser.add_argument("--work", type=Path, default=Path.home() / ".cache/millrace/bench/handoff")
+    parser.add_argument("--results", type=Path, default=HERE.parent / "results")
+    options = parser.parse_args()
+    shutil.rmtree(options.work, ignore_errors=True)
+    options.work.mkdir(parents=True)
+    server = options.work / "postgres"
+    postgres("start", server)
+    try:
+        results = measure(options, (server / "endpoint").read_text().strip())
+    finally:
+        data = (server / "data").resolve()
+        postgres("stop", server)
+        shutil.rmtree(data, ignore_errors=True)
+    (options.results / "handoff.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps({name: value for name, value in results.items() if name != "runs"}))
+
+
+def measure(options, dsn):
+    work = options.work
+    run(os.environ["LOADTEST_BIN"], "generate", "--events", options.events, "--files", 4, "--out", work / "sent")
+    good = json.loads((work / "sent" / "sent.json").read_text())["counts"]["good"]
+    pipeline = shop(work, "shop", dsn)
+    millrace("run", pipeline, "--input", work / "sent" / "events", "--no-handoff")
+    table, csv, runs = "analytics.shop", work / "rows.csv", []
+    for number in range(options.rounds):
+        psql(dsn, "DROP SCHEMA IF EXISTS analytics CASCADE")
+        load = timed(lambda: millrace("handoff", "load", pipeline))
+        rows = int(psql(dsn, f"SELECT count(*) FROM {table}"))
+        if rows != good:
+            raise SystemExit(f"{rows} rows were loaded, the ledger has {good} good events")
+        if not csv.exists():
+            psql(dsn, f"\\copy {table} TO '{csv}' CSV")
+        psql(dsn, f"DROP TABLE IF EXISTS copied; CREATE TABLE copied (LIKE {table} INCLUDING ALL)")
+        copy = timed(lambda: psql(dsn, f"\\copy copied FROM '{csv}' CSV"))
+        runs.append({"round": number, "rows": rows, "load_seconds": load, "copy_seconds": copy})
+        print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+    load, copy = (statistics.median(run[key] for run in runs) for key in ("load_seconds", "copy_seconds"))
+    return {
+        "rows": good,
+        "rows_per_second": round(good / load),
+        "copy_rows_per_second": round(good / copy),
+        "speed": round(copy / load, 3),
+        "overhead_seconds": round(overhead(options, dsn), 4),
+        "runs": runs,
+    }
+
+
+def overhead(options, dsn):
+    """Seconds of a batch of one event, with the process's start taken off."""
+    work = options.work
+    pipeline = shop(work, "small", dsn)
+    first = next((work / "sent" / "events").iterdir())
+    with open(first) as lines:
+        for number in range(options.batches):
+            file = work / f"one-{number}.json"
+            file.write_text(next(line for line in lines if line.endswith("}\n")))
+            millrace("run", pipeline, "--input", file, "--no-handoff")
+    all_of_them = timed(lambda: millrace("handoff", "load", pipeline))
+    loaded = int(psql(dsn, "SELECT count(*) FROM analytics.millrace_loads WHERE pipeline = 'small'"))
+    nothing = timed(lambda: millrace("handoff", "load", pipeline))
+    return (all_of_them - nothing) / loaded
+
+
+def shop(work, name, dsn):
+    folder = work / name
+    folder.mkdir()
+    shutil.copy(EXAMPLE / "suite.json", folder)
+    text = (EXAMPLE / "shop.yaml").read_text().replace("pipeline: shop", f"pipeline: {name}")
+    text = text.replace("minimum_clean: 0.99, ", "").replace("retention:", "# retention:")
+    file = folder / "pipeline.yaml"
+    file.write_text(f'{text}warehouse: {{postgres: {{dsn: "{dsn}", table: analytics.{name}}}}}\n')
+    return file
+
+
+def timed(what):
+    began = time.monotonic()
+    what()
+    return time.monotonic() - began
+
+
+def run(*command):
+    ran = subprocess.run([str(part) for part in command], env=ENV, capture_output=True, text=True)
+    if ran.returncode != 0:
+        raise SystemExit(f"{command}: {ran.stderr}")
+    return ran.stdout
+
+
+def millrace(*arguments):
+    return run(os.environ["MILLRACE_BIN"], *arguments)
+
+
+def psql(dsn, sql):
+    return run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-c", sql)
+
+
+def postgres(verb, folder):
+    run(LOCAL / "postgres.sh", verb, "--dir", folder)
+
+
+if __name__ == "__main__":
+    main()
