@@ -179,10 +179,20 @@ impl Worker {
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), WorkerError> {
         let mut leaders = Leaders::new(&self.config, &self.access);
         let mut following: Option<Following> = None;
-        let mut is_silent = false;
+        let (mut is_silent, mut is_unheard) = (false, false);
         let mut id = fresh_id();
         loop {
             let busy = following.as_ref().map_or(0, |following| following.tenure.busy());
+            // It had a heartbeat's time to ask for tasks since it follows.
+            let unheard = following
+                .as_ref()
+                .is_some_and(|following| !following.tenure.is_heard());
+            if unheard && !is_unheard {
+                tracing::warn!(
+                    "the leader's scheduler gives no answer to this worker; where TLS is spoken: is its certificate of the cluster's `ca`?"
+                );
+            }
+            is_unheard = unheard;
             self.gauges.slots(self.place.slots, busy);
             match leaders.join(&self.describe(&id, busy, false)).await {
                 Ok(answer) => {
@@ -209,7 +219,9 @@ impl Worker {
                 }
                 Err(_) => {}
             }
-            let followed = following.as_ref().filter(|_| !is_silent);
+            let followed = following
+                .as_ref()
+                .filter(|following| !is_silent && following.tenure.is_heard());
             self.gauges
                 .follows(followed.map_or(0, |following| following.epoch));
             tokio::select! {

@@ -80,6 +80,7 @@ pub struct Tenure {
     slots: Arc<Semaphore>,
     slot_count: usize,
     workplace: Arc<Workplace>,
+    health: ExecutorHealth,
     polling: JoinHandle<()>,
     waking: JoinHandle<()>,
 }
@@ -121,13 +122,14 @@ impl Tenure {
         let slots = Arc::new(Semaphore::new(place.slots));
         let ask = Arc::new(Notify::new());
         let waking = tokio::spawn(wake(Arc::clone(&ask), Arc::clone(&executor)));
+        let health = ExecutorHealth::new();
         let polling = execution_loop::poll_loop(
             scheduler.clone(),
             Arc::clone(&executor),
             codec,
             Some(ask),
             Some(Arc::clone(&slots)),
-            ExecutorHealth::new(),
+            health.clone(),
         );
         let polling = tokio::spawn(async move {
             if let Err(error) = polling.await {
@@ -140,9 +142,16 @@ impl Tenure {
             slots,
             slot_count: place.slots,
             workplace,
+            health,
             polling,
             waking,
         })
+    }
+
+    /// Whether the scheduler answered when it was asked for tasks last.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.health.is_ready()
     }
 
     /// Slots with a task in them.

@@ -16,6 +16,7 @@ mod leaders;
 mod observed;
 mod quarantine;
 mod sandbox;
+mod secured;
 mod services;
 mod warehouse;
 mod workers;

@@ -41,7 +41,16 @@ pub(crate) struct Sandbox {
     folder: TempDir,
     s3: String,
     pub(crate) warehouse: Option<Warehouse>,
+    /// What else stands in the file of every coordinator and of every worker, and in the environment of commands.
+    pub(crate) more: More,
     _turn: MutexGuard<'static, ()>,
+}
+
+#[derive(Default)]
+pub(crate) struct More {
+    pub(crate) coordinator: String,
+    pub(crate) worker: String,
+    pub(crate) command: Vec<(&'static str, String)>,
 }
 
 struct Process {
@@ -62,6 +71,7 @@ impl Sandbox {
             folder,
             s3: String::new(),
             warehouse: None,
+            more: More::default(),
             _turn: turn,
         };
         sandbox.service("s3", &["start"]);
@@ -182,6 +192,7 @@ impl Sandbox {
         let api = self.coordinator_begins(name, variables);
         self.until("a coordinator serves", |sandbox| {
             let client = Command::new(env!("CARGO_BIN_EXE_millrace"))
+                .envs(sandbox.more.command.iter().map(|(name, value)| (name, value)))
                 .args([
                     "cluster",
                     "show",
@@ -194,7 +205,6 @@ impl Sandbox {
                 .arg(format!("127.0.0.1:{api}"))
                 .output()
                 .unwrap();
-            let _ = sandbox;
             client.status.success().then_some(())
         });
     }
@@ -219,7 +229,13 @@ impl Sandbox {
         api: Option<u16>,
     ) {
         let (file, metrics) = (self.path(&format!("{name}.yaml")), free_port());
-        std::fs::write(&file, format!("{config}metrics_listen: 127.0.0.1:{metrics}\n")).unwrap();
+        let more = if api.is_some() {
+            &self.more.coordinator
+        } else {
+            &self.more.worker
+        };
+        let config = format!("{config}metrics_listen: 127.0.0.1:{metrics}\n{more}");
+        std::fs::write(&file, config).unwrap();
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -301,6 +317,7 @@ impl Sandbox {
         let mut command = self.environment(Command::new(env!("CARGO_BIN_EXE_millrace")));
         command
             .args(arguments)
+            .envs(self.more.command.iter().map(|(name, value)| (name, value)))
             .env("MILLRACE_COORDINATORS", addresses.join(","))
             .output()
             .unwrap()

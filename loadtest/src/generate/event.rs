@@ -131,13 +131,6 @@ impl Event {
     }
 }
 
-/// Id and random state share the stream, so the id is known without the rest of the event.
-#[inline]
-#[must_use]
-pub fn id_of(plan: &Plan, line: u64) -> u128 {
-    uuid(&mut Random::new(plan.seed, EVENT, line))
-}
-
 #[inline]
 fn uuid(random: &mut Random) -> u128 {
     let bits = (u128::from(random.bits()) << 64) | u128::from(random.bits());
