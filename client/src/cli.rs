@@ -8,7 +8,7 @@ use millrace_pipeline::settings::Telling;
 
 use crate::output::{self, Exit};
 use crate::telemetry::{LogFormat, Telemetry, Whose};
-use crate::{cluster, handoff, jobs, node, pipeline, quarantine, query, run, verify};
+use crate::{cluster, compact, handoff, jobs, node, pipeline, quarantine, query, run, verify};
 
 /// Event streams in; clean, deduplicated, privacy-safe tables out.
 #[derive(Debug, Parser)]
@@ -53,6 +53,8 @@ enum Command {
     Pipeline(pipeline::Pipeline),
     /// Prove that every event of a lake is accounted for and no file was changed.
     Verify(verify::Verify),
+    /// Rewrite the files of complete hours to full size; a cluster does so by itself.
+    Compact(compact::Compact),
     /// Ask a lake in SQL: the tables are `events` (also under the pipeline's name) and `quarantine`.
     Query(query::Query),
     /// Rejected events: list them, show one, read them again.
@@ -93,6 +95,7 @@ impl Cli {
             Command::Run(command) => command.execute(),
             Command::Pipeline(command) => command.execute(),
             Command::Verify(command) => command.execute(),
+            Command::Compact(command) => command.execute(),
             Command::Query(command) => command.execute(),
             Command::Quarantine(command) => command.execute(),
             Command::Coordinator(node) => node.coordinate(telemetry),

@@ -6,6 +6,7 @@ mod allocator;
 mod applied;
 mod cli;
 mod cluster;
+mod compact;
 mod handoff;
 mod jobs;
 mod lakes;

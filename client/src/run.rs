@@ -131,7 +131,7 @@ pub(crate) async fn watched(
 }
 
 /// A courtesy to people who start two runs at once on one machine: fencing, not this, keeps them correct.
-fn lock(opened: &Opened) -> Result<Option<std::fs::File>> {
+pub(crate) fn lock(opened: &Opened) -> Result<Option<std::fs::File>> {
     let Some(folder) = opened.lake.local() else {
         return Ok(None);
     };

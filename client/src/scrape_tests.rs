@@ -6,7 +6,7 @@ use std::time::Duration;
 use millrace_coordinator::metrics::Metrics;
 use millrace_coordinator::metrics::handoff::Behind;
 use millrace_proto::ids::Attempt;
-use millrace_proto::manifest::Manifest;
+use millrace_proto::manifest::{Manifest, Replaced};
 use millrace_worker::metrics::WorkerMetrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -63,6 +63,7 @@ fn coordinator() -> BTreeMap<String, Served> {
     let metrics = Metrics::default();
     metrics.leads(Some(7));
     let manifest = Manifest {
+        replaces: Replaced::default(),
         version: 1,
         pipeline: "shop".to_owned().try_into().unwrap(),
         pipeline_digest: String::new(),

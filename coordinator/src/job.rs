@@ -4,21 +4,22 @@
 
 use std::sync::Arc;
 
-use chrono::Utc;
 use millrace_pipeline::dedup::KeyIndex;
 use millrace_pipeline::plan::{PlanError, Steps};
-use millrace_pipeline::sink::SinkSpec;
+use millrace_pipeline::sink::{SinkError, SinkSpec};
 use millrace_pipeline::source::{SourceError, Stores, cut, list};
-use millrace_pipeline::spec::model::{Pipeline, Warehouse};
+use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::ids::{Attempt, BatchId, IdError, JobId};
 use millrace_proto::manifest::{KeyFile, Manifest, SplitCounts, TaskReport};
 use millrace_proto::split::Split;
 use tokio::sync::watch;
 use tracing::{Instrument, Span, error_span};
 
-use crate::commit::{self, CommitError};
+use crate::commit::{CommitError, live};
+use crate::compaction;
 use crate::engine::EngineError;
 use crate::engine::embedded::{Counters, Embedded};
+use crate::hours::{OBJECTS, PartitionTime};
 use crate::lake::{Lake, LakeError};
 use crate::ledger::embedded::EmbeddedLedger;
 use crate::ledger::{Ledger, LedgerError, State};
@@ -46,6 +47,15 @@ pub enum RunError {
         /// Why.
         #[source]
         source: EngineError,
+    },
+    /// A compaction could not read or write.
+    #[error("compaction {batch} failed")]
+    Compaction {
+        /// The batch.
+        batch: BatchId,
+        /// Why.
+        #[source]
+        source: Box<SinkError>,
     },
     /// A batch could not be committed.
     #[error("batch {batch} was not committed")]
@@ -88,6 +98,12 @@ pub enum RunError {
     /// The lake.
     #[error("the lake could not be used")]
     Lake(#[from] LakeError),
+    /// A batch of a run that was interrupted comes first.
+    #[error("batch {batch} of an interrupted run is not finished yet; `millrace run` the pipeline first")]
+    Interrupted {
+        /// The batch.
+        batch: BatchId,
+    },
     /// Ids that do not fit; it points at a bug.
     #[error(transparent)]
     Id(#[from] IdError),
@@ -206,6 +222,7 @@ impl Runner {
             ledger,
             environment: options.environment.clone(),
             hook: Arc::clone(&options.hook),
+            reached: Vec::new(),
         };
         Ok(Self {
             batches,
@@ -282,6 +299,14 @@ impl Runner {
             let (batch, attempt) = self.plan(&splits, Vec::new()).await?;
             self.attempt(&batch, attempt, &splits, progress).await?;
         }
+        // Everything that was listed is committed: no hour waits for it any more.
+        let closed = PartitionTime {
+            partition: OBJECTS.to_owned(),
+            time_us: Some(i64::MAX),
+        };
+        if !all.is_empty() {
+            self.batches.reach(vec![closed]).await?;
+        }
         self.finish().await
     }
 
@@ -291,6 +316,10 @@ impl Runner {
             self.breached.extend(held);
         }
         for (id, batch) in self.batches.open() {
+            if batch.is_compaction() {
+                compaction::settle(&mut self.batches, &id, self.options.memory_bytes / 2).await?;
+                continue;
+            }
             if let Some(committed) = self.batches.adopt(&id, &batch.splits).await? {
                 self.count(committed);
                 continue;
@@ -340,25 +369,8 @@ impl Runner {
 
     /// Where an attempt writes.
     pub(crate) fn sink(&self, batch: &BatchId, attempt: Attempt) -> SinkSpec {
-        SinkSpec {
-            table: self.batches.pipeline.table(),
-            partition: self.batches.pipeline.partition.clone(),
-            lake: Arc::clone(&self.batches.lake.store),
-            root: self.batches.lake.root.clone(),
-            batch: batch.clone(),
-            attempt,
-            first_task: 0,
-            file_bytes: self.batches.pipeline.lake.file_bytes,
-            local_root: self.batches.lake.local(),
-            // Redshift's COPY is documented for the classic encodings only.
-            delta_encodings: !matches!(self.batches.pipeline.warehouse, Some(Warehouse::Redshift { .. })),
-            compression: self.batches.pipeline.lake.compression,
-            watermark_us: self.batches.ledger.state().newest_us,
-            quarantine_date: Utc::now().format("%Y-%m-%d").to_string(),
-            memory_bytes: self.options.memory_bytes / 2 / self.options.threads.max(1),
-            runner: None,
-            waiting: Arc::default(),
-        }
+        let memory_bytes = self.options.memory_bytes / 2 / self.options.threads.max(1);
+        self.batches.sink(batch, attempt, memory_bytes)
     }
 
     /// Joins the reports and commits them.
@@ -433,17 +445,13 @@ pub(crate) fn job_of(epoch: u64) -> Result<JobId, IdError> {
     JobId::try_from(format!("run-{epoch}"))
 }
 
+/// A committed manifest that cannot be read.
+pub(crate) fn unread((batch, source): (BatchId, CommitError)) -> RunError {
+    RunError::Commit { batch, source }
+}
+
 async fn committed_keys(lake: &Lake, state: &State) -> Result<Vec<KeyFile>, RunError> {
-    let mut keys = Vec::new();
-    for (id, batch) in state.committed() {
-        let digest = batch.manifest.as_deref().unwrap_or_default();
-        let manifest = commit::committed(lake, id, digest)
-            .await
-            .map_err(|source| RunError::Commit {
-                batch: id.clone(),
-                source,
-            })?;
-        keys.extend(manifest.keys);
-    }
-    Ok(keys)
+    let manifests = live::manifests(lake, state).await;
+    let manifests = manifests.map_err(|error| unread(*error))?;
+    Ok(live::key_files(&manifests).into_iter().cloned().collect())
 }

@@ -11,15 +11,21 @@
 
 use std::sync::Arc;
 
-use millrace_pipeline::spec::model::{OnBreach, Pipeline};
+use chrono::Utc;
+use millrace_pipeline::sink::SinkSpec;
+use millrace_pipeline::spec::model::{OnBreach, Pipeline, Warehouse};
 use millrace_proto::ids::{Attempt, BatchId, JobId};
 use millrace_proto::manifest::{Manifest, TaskReport};
 use millrace_proto::split::Split;
 
 use crate::commit::{self, Published};
+use crate::hours::{self, PartitionTime};
 use crate::job::{RunError, clean_ratio};
 use crate::lake::Lake;
 use crate::ledger::{Batch, Entry, Ledger};
+
+/// Partitions that are read out are noted so often at most, unless an hour becomes complete.
+const NOTED_EVERY_US: i64 = 60_000_000;
 
 /// Steps of a batch, in order, then those of its load into the warehouse. A hook may be told of each: tests kill the process there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +50,13 @@ pub enum Moment {
     Copied,
     /// The transaction is committed.
     Loaded,
+    /// Files that a compaction replaced are deleted, the ledger does not say so yet.
+    Swept,
 }
 
 impl Moment {
     /// All of them, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Opened,
         Self::Planned,
         Self::Written,
@@ -59,6 +67,7 @@ impl Moment {
         Self::Claimed,
         Self::Copied,
         Self::Loaded,
+        Self::Swept,
     ];
 
     /// Its name.
@@ -75,6 +84,7 @@ impl Moment {
             Self::Claimed => "claimed",
             Self::Copied => "copied",
             Self::Loaded => "loaded",
+            Self::Swept => "swept",
         }
     }
 }
@@ -94,6 +104,8 @@ pub struct Batches {
     pub environment: Option<String>,
     /// Told of each moment.
     pub hook: Hook,
+    /// Input partitions that are read out up to these times once the batch at work is committed.
+    pub reached: Vec<PartitionTime>,
 }
 
 /// A batch that was committed.
@@ -116,6 +128,17 @@ impl Batches {
         splits: &[Split],
         redrives: Vec<String>,
     ) -> Result<(BatchId, Attempt), RunError> {
+        self.plan_batch(job, splits, redrives, Vec::new()).await
+    }
+
+    /// The same for a compaction too, which has no splits.
+    pub(crate) async fn plan_batch(
+        &mut self,
+        job: &JobId,
+        splits: &[Split],
+        redrives: Vec<String>,
+        compacts: Vec<i64>,
+    ) -> Result<(BatchId, Attempt), RunError> {
         let epoch = self.ledger.epoch();
         let batch = BatchId::try_from(format!("b{:08}", self.ledger.state().batches.len() + 1))?;
         let attempt = Attempt { epoch, number: 1 };
@@ -125,6 +148,7 @@ impl Batches {
             batch: batch.clone(),
             splits: splits.to_vec(),
             redrives,
+            compacts,
         };
         let started = Entry::Started {
             epoch,
@@ -134,6 +158,31 @@ impl Batches {
         self.ledger.append(vec![planned, started]).await?;
         (self.hook)(Moment::Planned);
         Ok((batch, attempt))
+    }
+
+    /// Where an attempt that runs in this process writes.
+    #[must_use]
+    pub fn sink(&self, batch: &BatchId, attempt: Attempt, memory_bytes: usize) -> SinkSpec {
+        let (pipeline, lake) = (&self.pipeline, &self.lake);
+        SinkSpec {
+            table: pipeline.table(),
+            partition: pipeline.partition.clone(),
+            lake: Arc::clone(&lake.store),
+            root: lake.root.clone(),
+            batch: batch.clone(),
+            attempt,
+            first_task: 0,
+            file_bytes: pipeline.lake.file_bytes,
+            local_root: lake.local(),
+            // Redshift's COPY is documented for the classic encodings only.
+            delta_encodings: !matches!(pipeline.warehouse, Some(Warehouse::Redshift { .. })),
+            compression: pipeline.lake.compression,
+            watermark_us: self.ledger.state().newest_us,
+            quarantine_date: Utc::now().format("%Y-%m-%d").to_string(),
+            memory_bytes,
+            runner: None,
+            waiting: Arc::default(),
+        }
     }
 
     /// Batches that are planned and not committed, in order.
@@ -209,12 +258,15 @@ impl Batches {
                 minimum,
             });
         }
+        self.publish_manifest(manifest).await
+    }
+
+    /// Puts a manifest, and commits it or the one that was there.
+    pub(crate) async fn publish_manifest(&mut self, manifest: Manifest) -> Result<CommittedBatch, RunError> {
+        let batch = manifest.batch.clone();
         let published = commit::publish(&self.lake, manifest)
             .await
-            .map_err(|source| RunError::Commit {
-                batch: batch.clone(),
-                source,
-            })?;
+            .map_err(|source| RunError::Commit { batch, source })?;
         (self.hook)(Moment::Published);
         self.commit(published).await
     }
@@ -230,6 +282,10 @@ impl Batches {
                 .quality
                 .as_ref()
                 .is_some_and(|quality| hold(quality.on_breach));
+        let is_redrive = self.is_redrive(&manifest.batch);
+        let lateness = self.pipeline.partition.lateness_seconds;
+        let mut told = hours::told(&manifest, lateness, now_us(), is_redrive);
+        told.reached = std::mem::take(&mut self.reached);
         let committed = Entry::Committed {
             epoch: self.ledger.epoch(),
             batch: manifest.batch.clone(),
@@ -238,6 +294,7 @@ impl Batches {
             counts: manifest.total(),
             newest_us: manifest.files.iter().map(|file| file.time_max).max(),
             held,
+            told: Some(Box::new(told)),
         };
         self.ledger.append(vec![committed]).await?;
         (self.hook)(Moment::Committed);
@@ -246,6 +303,28 @@ impl Batches {
             tracing::warn!(batch = %manifest.batch, %error, "leftovers of earlier attempts were not swept");
         }
         Ok(CommittedBatch { manifest, breached })
+    }
+
+    /// Notes that input partitions are read out up to these times, where that changes anything: an hour becomes
+    /// complete, or it was not noted for a while.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn reach(&mut self, partitions: Vec<PartitionTime>) -> Result<(), RunError> {
+        let known = &self.ledger.state().event_time;
+        let is_news = |one: &PartitionTime| {
+            let known = known.watermarks.of(&one.partition);
+            one.time_us
+                .is_some_and(|now| known.is_none_or(|known| now.saturating_sub(known) >= NOTED_EVERY_US))
+        };
+        if !known.would_complete(&partitions) && !partitions.iter().any(is_news) {
+            return Ok(());
+        }
+        let epoch = self.ledger.epoch();
+        self.ledger
+            .append(vec![Entry::Reached { epoch, partitions }])
+            .await?;
+        Ok(())
     }
 
     /// Deletes the objects of this batch's other attempts. They are fenced: no manifest can name them.
@@ -277,12 +356,21 @@ impl Batches {
     /// The batch's share of clean events, when it is under the minimum. A redrive reads what was rejected
     /// and judged before: only new input is judged.
     fn breach(&self, manifest: &Manifest) -> Option<f64> {
-        let batch = self.ledger.state().batches.get(&manifest.batch);
-        if batch.is_some_and(|batch| !batch.redrives.is_empty()) {
+        if self.is_redrive(&manifest.batch) {
             return None;
         }
         let minimum = self.pipeline.quality.as_ref()?.minimum_clean;
         let clean = clean_ratio(&manifest.total());
         (clean < minimum).then_some(clean)
     }
+
+    fn is_redrive(&self, batch: &BatchId) -> bool {
+        let batch = self.ledger.state().batches.get(batch);
+        batch.is_some_and(|batch| !batch.redrives.is_empty())
+    }
+}
+
+/// This machine's clock, microseconds since 1970 UTC.
+pub(crate) fn now_us() -> i64 {
+    Utc::now().timestamp_micros()
 }

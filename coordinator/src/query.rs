@@ -1,6 +1,7 @@
 //! SQL over what is committed: the tables `events` (also under the pipeline's name) and `quarantine`.
 //!
-//! The files come from the manifests, not from a listing: what no manifest names does not exist.
+//! The files come from the manifests, not from a listing: what no manifest names does not exist, and what a compaction
+//! replaced is not read twice.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use millrace_proto::manifest::{Manifest, WrittenObject};
 use url::Url;
 
-use crate::commit::{self, CommitError};
+use crate::commit::{CommitError, live};
 use crate::lake::Lake;
 use crate::ledger::embedded::EmbeddedLedger;
 use crate::ledger::{Ledger, LedgerError, State};
@@ -59,11 +60,8 @@ pub async fn manifests(lake: &Lake) -> Result<Vec<Manifest>, QueryError> {
 /// # Errors
 /// When a manifest cannot be read.
 pub async fn manifests_of(lake: &Lake, state: &State) -> Result<Vec<Manifest>, QueryError> {
-    let mut manifests = Vec::new();
-    for (id, batch) in state.committed() {
-        manifests.push(commit::committed(lake, id, batch.manifest.as_deref().unwrap_or_default()).await?);
-    }
-    Ok(manifests)
+    let read = live::manifests(lake, state).await;
+    read.map_err(|unread| unread.1.into())
 }
 
 /// Runs one SQL statement over the lake.
@@ -93,9 +91,9 @@ pub async fn query_of(
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(threads));
     let base = store_url(&lake.url)?;
     context.register_object_store(&base, Arc::clone(&lake.store));
-    let data: Vec<&WrittenObject> = manifests
-        .iter()
-        .flat_map(|m| m.files.iter().map(|file| &file.object))
+    let data: Vec<&WrittenObject> = live::files(manifests)
+        .into_iter()
+        .map(|(_, file)| &file.object)
         .collect();
     let rejected: Vec<&WrittenObject> = manifests.iter().flat_map(|m| &m.quarantine).collect();
     if !data.is_empty() {

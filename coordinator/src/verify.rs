@@ -11,6 +11,7 @@
 //! | files have the rows, size and BLAKE3 that the manifest says            | 3, 6 |
 //! | no object lies there that nothing names                                | 3    |
 //! | no key stands twice in an event hour; as many keys as written events   | 7    |
+//! | a compaction replaces what counted, with as many rows and keys         | 4, 6 |
 //!
 //! Only a batch of the pipeline as it is today must have one key for each event, and only where a key
 //! column is required: an event whose key columns are all null has no key.
@@ -29,7 +30,7 @@ use parquet::file::serialized_reader::SerializedFileReader;
 use serde::Serialize;
 
 use crate::causes::chain;
-use crate::commit;
+use crate::commit::live;
 use crate::lake::{Lake, LakeError};
 use crate::ledger::embedded::EmbeddedLedger;
 use crate::ledger::{Batch, BatchState, Ledger, LedgerError, State};
@@ -95,6 +96,7 @@ pub async fn verify_of(lake: &Lake, state: &State, pipeline: &Pipeline) -> Resul
     let mut verdict = Verdict::default();
     check_positions(state, &mut verdict);
     let manifests = committed_manifests(lake, state, &mut verdict).await;
+    check_replaced(&manifests, &mut verdict);
     check_objects(lake, &manifests, &mut verdict).await;
     check_strangers(lake, state, &manifests, &mut verdict).await?;
     check_keys(lake, &manifests, &mut verdict).await;
@@ -127,10 +129,10 @@ fn check_positions(state: &State, verdict: &mut Verdict) {
 
 async fn committed_manifests(lake: &Lake, state: &State, verdict: &mut Verdict) -> Vec<Manifest> {
     let mut manifests = Vec::new();
-    for (id, batch) in state.committed() {
+    let read = live::each(lake, state.committed()).await;
+    for ((id, batch), (_, manifest)) in state.committed().zip(read) {
         verdict.batches += 1;
-        let digest = batch.manifest.as_deref().unwrap_or_default();
-        let manifest = match commit::committed(lake, id, digest).await {
+        let manifest = match manifest {
             Ok(manifest) => manifest,
             Err(error) => {
                 verdict.faults.push(format!("batch {id}: {}", chain(&error)));
@@ -156,9 +158,39 @@ async fn committed_manifests(lake: &Lake, state: &State, verdict: &mut Verdict) 
     manifests
 }
 
-/// Invariants 3 and 6: every named object is there, as it was written.
+/// What a compaction replaces is named by an earlier batch, by one compaction only, and all rows are still there.
+fn check_replaced(manifests: &[Manifest], verdict: &mut Verdict) {
+    let mut standing: HashMap<&str, &WrittenObject> = HashMap::new();
+    for manifest in manifests {
+        for object in manifest.replaces.objects() {
+            if standing.remove(object.key.as_str()) != Some(object) {
+                verdict.faults.push(format!(
+                    "batch {}: it replaces `{}`, which no batch before it names, or which was replaced before",
+                    manifest.batch, object.key
+                ));
+            }
+        }
+        let data = manifest.files.iter().map(|file| &file.object);
+        let objects = data.chain(manifest.keys.iter().map(|file| &file.object));
+        standing.extend(objects.map(|object| (object.key.as_str(), object)));
+    }
+    let rows: u64 = live::files(manifests)
+        .iter()
+        .map(|(_, file)| file.object.rows)
+        .sum();
+    if rows != verdict.events.written {
+        verdict.faults.push(format!(
+            "the files that count hold {rows} rows, {} events were written",
+            verdict.events.written
+        ));
+    }
+}
+
+/// Invariants 3 and 6: every named object is there, as it was written; what was replaced may be gone.
 async fn check_objects(lake: &Lake, manifests: &[Manifest], verdict: &mut Verdict) {
+    let gone = live::replaced(manifests);
     let objects = manifests.iter().flat_map(Manifest::objects);
+    let objects = objects.filter(|object| !gone.contains(object.key.as_str()));
     let mut checked = stream::iter(objects)
         .map(|object| check_object(lake, object))
         .buffer_unordered(READS);
@@ -222,13 +254,23 @@ async fn check_strangers(
         .iter()
         .filter(|(_, batch)| !matches!(batch.state, BatchState::Committed(_)))
         .flat_map(|(id, batch)| leftover_names(id, &batch.attempts))
+        // The next attempt of an open batch may begin meanwhile.
+        .chain(state.open_batches().map(|(id, _)| format!("/{id}-")))
         .collect();
+    let swept = swept(state, manifests);
+    let last = state.batches.keys().next_back();
     for folder in FOLDERS {
         for (key, _) in lake.list(folder).await? {
+            if swept.contains(key.as_str()) {
+                verdict.leftovers.push(key);
+                continue;
+            }
             if named.contains(&key) {
                 continue;
             }
-            if unfinished.iter().any(|name| key.contains(name)) || is_rerun(state, &key) {
+            // Batches go on while this reads: what was planned after the ledger was read is at work.
+            let is_newer = last.is_some_and(|last| batch_of(&key).is_some_and(|batch| batch > *last));
+            if is_newer || unfinished.iter().any(|name| key.contains(name)) || is_rerun(state, &key) {
                 verdict.leftovers.push(key);
             } else {
                 verdict
@@ -240,16 +282,27 @@ async fn check_strangers(
     Ok(())
 }
 
+/// What compactions replaced and the ledger says is deleted.
+fn swept<'a>(state: &State, manifests: &'a [Manifest]) -> BTreeSet<&'a str> {
+    let is_swept = |manifest: &&Manifest| {
+        let batch = state.batches.get(&manifest.batch);
+        batch.is_some_and(|batch| batch.swept)
+    };
+    let swept = manifests.iter().filter(is_swept);
+    swept
+        .flat_map(|manifest| manifest.replaces.objects())
+        .map(|object| object.key.as_str())
+        .collect()
+}
+
 /// Whether an object was written by a run of a task that the engine repeated elsewhere: such a run may write for a
 /// while after its batch is committed, under names that nobody else has.
 fn is_rerun(state: &State, key: &str) -> bool {
     let name = key.rsplit('/').next().unwrap_or_default();
-    let Some((batch, rest)) = name.split_once('-') else {
+    let Some((_, rest)) = name.split_once('-') else {
         return false;
     };
-    let known = BatchId::try_from(batch.to_owned())
-        .ok()
-        .and_then(|id| state.batches.get(&id));
+    let known = batch_of(key).and_then(|id| state.batches.get(&id));
     let is_of = |attempt: &millrace_proto::ids::Attempt| {
         let task = rest
             .strip_prefix(&format!("{attempt}-"))
@@ -257,6 +310,16 @@ fn is_rerun(state: &State, key: &str) -> bool {
         task.is_some_and(|task| task.contains('x'))
     };
     known.is_some_and(|batch| batch.attempts.iter().any(is_of))
+}
+
+/// The batch that an object's name begins with.
+fn batch_of(key: &str) -> Option<BatchId> {
+    let name = key.rsplit('/').next()?;
+    let batch = name.split(['-', '.']).next()?;
+    let is_numbered = batch
+        .strip_prefix('b')
+        .is_some_and(|number| number.len() >= 8 && number.bytes().all(|byte| byte.is_ascii_digit()));
+    BatchId::try_from(batch.to_owned()).ok().filter(|_| is_numbered)
 }
 
 fn leftover_names(id: &BatchId, attempts: &[millrace_proto::ids::Attempt]) -> Vec<String> {
@@ -271,7 +334,7 @@ fn leftover_names(id: &BatchId, attempts: &[millrace_proto::ids::Attempt]) -> Ve
 /// Invariant 7: hour by hour, so that memory holds one hour's keys.
 async fn check_keys(lake: &Lake, manifests: &[Manifest], verdict: &mut Verdict) {
     let mut hours: BTreeMap<i64, Vec<&WrittenObject>> = BTreeMap::new();
-    for file in manifests.iter().flat_map(|manifest| &manifest.keys) {
+    for file in live::key_files(manifests) {
         hours.entry(file.hour).or_default().push(&file.object);
     }
     for (hour, objects) in hours {
@@ -310,7 +373,8 @@ fn check_key_counts(pipeline: &Pipeline, manifests: &[Manifest], verdict: &mut V
         .dedup
         .as_ref()
         .is_some_and(|dedup| dedup.key.iter().any(required));
-    for manifest in manifests {
+    // A compaction has as many keys as what it replaces: its manifest says so.
+    for manifest in manifests.iter().filter(|manifest| manifest.replaces.is_empty()) {
         let keys: u64 = manifest.keys.iter().map(|file| file.object.rows).sum();
         let written = manifest.total().written;
         let exact = always && manifest.pipeline_digest == pipeline.digest;

@@ -43,7 +43,10 @@ def data_files(lake):
     lake = Path(lake)
     manifests = sorted((lake / "manifests").glob("*.json"))
     if manifests:
-        return [lake / file["object"]["key"] for path in manifests for file in json.loads(path.read_text())["files"]]
+        read = [json.loads(path.read_text()) for path in manifests]
+        gone = {file["object"]["key"] for one in read for file in one.get("replaces", {}).get("files", [])}
+        named = [file["object"]["key"] for one in read for file in one["files"]]
+        return [lake / key for key in named if key not in gone]
     return sorted(lake.rglob("*.parquet"))
 
 

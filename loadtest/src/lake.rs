@@ -1,8 +1,9 @@
-//! A lake as its manifests tell it: what no manifest names does not exist.
+//! A lake as its manifests tell it: what no manifest names does not exist, and what one replaces no longer does.
 //!
 //! In: `manifests/*.json` and the Parquet files they name. Out: event ids and rejects. The structures here
 //! are written from the format's description, not shared with the writer.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,15 @@ use serde::Deserialize;
 struct Manifest {
     files: Vec<DataFile>,
     quarantine: Vec<Object>,
+    #[serde(default)]
+    replaces: Replaces,
+}
+
+/// What a compaction's files stand for.
+#[derive(Debug, Default, Deserialize)]
+struct Replaces {
+    #[serde(default)]
+    files: Vec<DataFile>,
 }
 
 /// A file of events.
@@ -136,13 +146,16 @@ impl Lake {
             quarantine: Vec::new(),
             manifests: paths.len(),
         };
+        let mut replaced = HashSet::new();
         for path in paths {
             let text = std::fs::read(&path).map_err(read(&path))?;
             let manifest: Manifest =
                 serde_json::from_slice(&text).map_err(|source| LakeError::Manifest { path, source })?;
             lake.data.extend(manifest.files);
             lake.quarantine.extend(manifest.quarantine);
+            replaced.extend(manifest.replaces.files.into_iter().map(|file| file.object.key));
         }
+        lake.data.retain(|file| !replaced.contains(&file.object.key));
         Ok(lake)
     }
 

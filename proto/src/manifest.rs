@@ -3,6 +3,9 @@
 //! Tasks report what they wrote ([`TaskReport`]); the commit joins the reports of one attempt into one
 //! [`Manifest`]. `check` states invariant 6 for every split, so that a manifest that loses or doubles
 //! an event is never put.
+//!
+//! A compaction is a batch without splits: it writes rows again that are committed already. Its manifest names the
+//! files that it replaces ([`Replaced`]), which hold as many rows; from its commit on they no longer count.
 
 use std::collections::BTreeMap;
 
@@ -64,6 +67,9 @@ pub struct SplitCounts {
     /// Lines in the split, blank ones included: lets a later split's line numbers be made absolute. Of a topic: messages,
     /// tombstones included; what the split's offsets have more are markers, aborted messages and what compaction took.
     pub lines: u64,
+    /// Latest event time written, microseconds since 1970 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_max: Option<i64>,
 }
 
 impl SplitCounts {
@@ -75,6 +81,7 @@ impl SplitCounts {
         self.quarantined += other.quarantined;
         self.late += other.late;
         self.lines += other.lines;
+        self.time_max = self.time_max.max(other.time_max);
     }
 }
 
@@ -128,6 +135,34 @@ pub struct Manifest {
     /// Quarantined events by the kind of their reasons; one with several kinds counts for each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reasons: BTreeMap<String, u64>,
+    /// Of a compaction: what its files stand for from now on.
+    #[serde(default, skip_serializing_if = "Replaced::is_empty")]
+    pub replaces: Replaced,
+}
+
+/// What a compaction stands for: objects of earlier batches whose rows it wrote again. They no longer count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Data files.
+    pub files: Vec<DataFile>,
+    /// Key index files.
+    pub keys: Vec<KeyFile>,
+    /// Event hours (since 1970 UTC) in which nothing is left to be compacted.
+    pub hours: Vec<i64>,
+}
+
+impl Replaced {
+    /// Whether it is no compaction's.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.keys.is_empty() && self.hours.is_empty()
+    }
+
+    /// All objects that no longer count.
+    pub fn objects(&self) -> impl Iterator<Item = &WrittenObject> {
+        let files = self.files.iter().map(|file| &file.object);
+        files.chain(self.keys.iter().map(|file| &file.object))
+    }
 }
 
 /// Why a manifest must not be put.
@@ -148,15 +183,15 @@ pub enum ManifestError {
         accounted: u64,
     },
     /// Rows in files and counts differ.
-    #[error("batch {batch}: {what} files hold {rows} rows, but the splits count {counted}")]
+    #[error("batch {batch}: {what} files hold {rows} rows, but {counted} are accounted for")]
     Rows {
         /// Batch.
         batch: BatchId,
-        /// `data` or `quarantine`.
+        /// `data`, `quarantine` or `key`.
         what: &'static str,
         /// Rows in files.
         rows: u64,
-        /// Rows counted by split.
+        /// Rows counted by split, or in the files that are replaced.
         counted: u64,
     },
     /// A split without counts, or counts without a split.
@@ -197,12 +232,21 @@ impl Manifest {
             }
         }
         let total = self.total();
-        let data: u64 = self.files.iter().map(|file| file.object.rows).sum();
-        let rejected: u64 = self.quarantine.iter().map(|object| object.rows).sum();
-        for (what, rows, counted) in [
-            ("data", data, total.written),
+        let data = |files: &[DataFile]| files.iter().map(|file| file.object.rows).sum::<u64>();
+        let keys = |files: &[KeyFile]| files.iter().map(|file| file.object.rows).sum::<u64>();
+        let rejected = self.quarantine.iter().map(|object| object.rows).sum();
+        let mut checks = vec![
+            (
+                "data",
+                data(&self.files),
+                total.written + data(&self.replaces.files),
+            ),
             ("quarantine", rejected, total.quarantined),
-        ] {
+        ];
+        if !self.replaces.is_empty() {
+            checks.push(("key", keys(&self.keys), keys(&self.replaces.keys)));
+        }
+        for (what, rows, counted) in checks {
             if rows != counted {
                 return Err(ManifestError::Rows {
                     batch: batch(),

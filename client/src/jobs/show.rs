@@ -213,6 +213,17 @@ fn hour_state(hour: &v1::Hour) -> &'static str {
         HourState::Open => "open",
         HourState::Complete => "complete",
         HourState::Compacted => "compacted",
+        HourState::Reopened => "reopened",
+    }
+}
+
+/// The event time that has still to pass.
+fn waits(hour: &v1::Hour) -> String {
+    match hour.state() {
+        HourState::Complete | HourState::Compacted => String::new(),
+        HourState::Open | HourState::Reopened | HourState::Unspecified => {
+            format!("{:.0} s", hour.lag_seconds)
+        }
     }
 }
 
@@ -227,17 +238,31 @@ pub(crate) fn hours(response: &v1::ListHoursResponse, output: Output) -> Result<
                 "events_read": counts.read, "events_written": counts.written, "duplicates": counts.duplicates,
                 "quarantined": counts.quarantined, "late": counts.late,
                 "clean_ratio": hour.clean_ratio, "files": hour.files, "bytes": hour.bytes,
+                "lag_seconds": hour.lag_seconds,
             })
         };
+        let partition = |of: &v1::PartitionWatermark| json!({"partition": of.partition, "watermark": time(of.watermark.as_ref()), "closed": of.closed});
         let hours: Vec<Value> = response.hours.iter().map(hour).collect();
-        let all = json!({"hours": hours, "watermark": watermark, "lag_seconds": response.lag_seconds});
+        let partitions: Vec<Value> = response.partitions.iter().map(partition).collect();
+        let all = json!({
+            "hours": hours, "watermark": watermark, "lag_seconds": response.lag_seconds, "partitions": partitions,
+        });
         return output::result(&all.to_string());
     }
-    let mut table = output::table(&["hour", "state", "written", "clean", "files", "size"]);
+    let mut table = output::table(&[
+        "hour",
+        "state",
+        "complete in",
+        "written",
+        "clean",
+        "files",
+        "size",
+    ]);
     for hour in &response.hours {
         table.add_row([
             hour.hour.clone(),
             hour_state(hour).to_owned(),
+            waits(hour),
             grouped(hour.counts.unwrap_or_default().written),
             format!("{:.3}%", hour.clean_ratio * 100.0),
             grouped(u64::from(hour.files)),

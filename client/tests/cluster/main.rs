@@ -11,6 +11,7 @@
 
 mod collector;
 mod handoff;
+mod hours;
 mod inputs;
 mod leaders;
 mod observed;

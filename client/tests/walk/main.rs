@@ -9,6 +9,7 @@
 )]
 
 mod breach;
+mod compact;
 mod crash;
 mod faults;
 mod github;

@@ -1,6 +1,6 @@
 //! A folder with a pipeline, its input and its lake, and the binary to run over them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -144,8 +144,13 @@ impl Sandbox {
 
     /// Keys of all objects of the lake below a folder.
     pub(crate) fn objects(&self, folder: &str) -> Vec<PathBuf> {
+        self.objects_of(&format!("lake/{folder}"))
+    }
+
+    /// All files below a folder.
+    pub(crate) fn objects_of(&self, folder: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        collect(&self.path("lake").join(folder), &mut found);
+        collect(&self.path(folder), &mut found);
         found.sort();
         found
     }
@@ -153,16 +158,27 @@ impl Sandbox {
     /// Committed data rows as text by column name: the manifests say which files count. Read with the
     /// public Parquet reader only.
     pub(crate) fn rows(&self) -> Vec<BTreeMap<String, String>> {
-        let mut rows = Vec::new();
+        let files = self.files();
+        files
+            .iter()
+            .flat_map(|key| read_parquet(&self.path("lake").join(key)))
+            .collect()
+    }
+
+    /// Keys of the data files that count: those that manifests name and none replaces.
+    pub(crate) fn files(&self) -> BTreeSet<String> {
+        let (mut named, mut gone) = (BTreeSet::new(), BTreeSet::new());
         for manifest in self.objects("manifests") {
             let manifest: Value = serde_json::from_slice(&std::fs::read(manifest).unwrap()).unwrap();
-            for file in manifest["files"].as_array().unwrap() {
-                rows.extend(read_parquet(
-                    &self.path("lake").join(file["object"]["key"].as_str().unwrap()),
-                ));
+            for (files, into) in [
+                (&manifest["files"], &mut named),
+                (&manifest["replaces"]["files"], &mut gone),
+            ] {
+                let keys = files.as_array().into_iter().flatten();
+                into.extend(keys.map(|file| file["object"]["key"].as_str().unwrap().to_owned()));
             }
         }
-        rows
+        named.difference(&gone).cloned().collect()
     }
 }
 

@@ -136,6 +136,7 @@ impl JobService for Jobs {
         let hours = hours.map_err(|error| refusals::lake(error.as_ref()))?;
         let lag_seconds = hours.lag_seconds(std::time::SystemTime::now());
         let watermark = hours.watermark.map(Into::into);
+        let partitions = hours.partitions;
         // Newest first: what comes after an hour is older.
         let after = |hour: &v1::Hour| page.after.as_ref().is_none_or(|after| hour.hour < *after);
         let mut hours: Vec<v1::Hour> = hours
@@ -150,6 +151,7 @@ impl JobService for Jobs {
             next_page_token,
             watermark,
             lag_seconds,
+            partitions,
         }))
     }
 }

@@ -156,12 +156,11 @@ pub trait Lakes: Send + Sync {
     /// The lake of a pipeline, and what its ledger says.
     fn open(&self, pipeline: Arc<Pipeline>) -> BoxFuture<'_, Result<(Lake, State), BoxError>>;
 
-    /// Its event hours, newest first. By default what the committed manifests tell.
+    /// Its event hours, newest first. By default what the ledger tells.
     fn hours(&self, pipeline: Arc<Pipeline>) -> BoxFuture<'_, Result<Hours, BoxError>> {
         Box::pin(async move {
-            let (lake, state) = self.open(Arc::clone(&pipeline)).await?;
-            let manifests = crate::query::manifests_of(&lake, &state).await?;
-            Ok(hours::of(&manifests, &state, pipeline.partition.lateness_seconds))
+            let (_, state) = self.open(pipeline).await?;
+            Ok(hours::of(&state))
         })
     }
 }

@@ -7,13 +7,15 @@
 //!
 //! The ledger's entry is the commit (invariant 4); a manifest that the ledger does not name is nothing.
 
+pub mod live;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::ids::{Attempt, BatchId, JobId};
 use millrace_proto::keys;
-use millrace_proto::manifest::{Manifest, ManifestError, SplitCounts, TaskReport};
+use millrace_proto::manifest::{Manifest, ManifestError, Replaced, SplitCounts, TaskReport};
 use millrace_proto::split::Split;
 
 use crate::lake::{Lake, LakeError};
@@ -123,6 +125,7 @@ pub fn join(
         keys: joined.keys,
         quality: joined.quality,
         reasons: joined.reasons,
+        replaces: Replaced::default(),
     }
 }
 

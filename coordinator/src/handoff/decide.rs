@@ -62,7 +62,7 @@ pub struct Candidate {
 /// Digests of the manifests that the load ledger holds, by batch.
 pub type Loaded = BTreeMap<BatchId, String>;
 
-/// Every committed batch and where it stands, in order.
+/// Every committed batch that brought rows, and where it stands, in order.
 ///
 /// # Errors
 /// [`HandoffError::Digest`] when the warehouse was loaded from another lake.
@@ -73,7 +73,8 @@ pub fn candidates(
     open: &BTreeSet<JobId>,
 ) -> Result<Vec<Candidate>, HandoffError> {
     let mut candidates = Vec::new();
-    for (id, batch) in state.committed() {
+    // A compaction's rows are those of batches that are loaded by themselves.
+    for (id, batch) in state.committed().filter(|(_, batch)| !batch.is_compaction()) {
         let BatchState::Committed(attempt) = batch.state else {
             continue;
         };
@@ -129,6 +130,9 @@ mod tests {
             job: JobId::try_from(format!("j{job}")).unwrap(),
             splits: Vec::new(),
             redrives: Vec::new(),
+            compacts: Vec::new(),
+            committed_us: None,
+            swept: false,
             state: BatchState::Committed(attempt),
             attempts: vec![attempt],
             committed_by: Some(1),

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 use v1::job_input::Input as Asked;
 
 use super::LaneError;
+use super::reached::{Look, up_to, with_batch};
+use crate::hours::{OBJECTS, PartitionTime};
 use crate::job::RunError;
 use crate::ledger::{LostRange, State};
 use crate::split::kafka::{Begin, Gap, Sizing, TopicClient, TopicRange, everything, onward, plan_range};
@@ -55,6 +57,7 @@ pub(super) struct TopicInput {
     current: Vec<Split>,
     open: bool,
     sizing: Sizing,
+    looked: Option<Look>,
 }
 
 pub(super) struct FollowInput {
@@ -65,6 +68,7 @@ pub(super) struct FollowInput {
     due: Instant,
     sizing: Sizing,
     behind: u64,
+    reached: Vec<PartitionTime>,
     seen: Vec<Seen>,
 }
 
@@ -148,6 +152,7 @@ impl Input {
                 sizing,
                 behind: 0,
                 seen: Vec::new(),
+                reached: Vec::new(),
             }));
         }
         Ok(Self::Topic(TopicInput {
@@ -156,7 +161,30 @@ impl Input {
             current: Vec::new(),
             open: false,
             sizing,
+            looked: None,
         }))
+    }
+
+    /// Partitions that are read out once what [`Self::next`] said last is done.
+    pub(super) fn reached(&self, state: &State, next: &Next) -> Vec<PartitionTime> {
+        match (self, next) {
+            (Self::Follow(follow), Next::Batch(_) | Next::Wait(_)) => follow.reached.clone(),
+            (Self::Topic(topic), Next::Done { .. }) => topic
+                .looked
+                .as_ref()
+                .map(|look| up_to(look, &state.covered))
+                .unwrap_or_default(),
+            (Self::Objects(_), Next::Done { .. }) => vec![PartitionTime {
+                partition: OBJECTS.to_owned(),
+                time_us: Some(i64::MAX),
+            }],
+            (Self::Objects(_) | Self::Topic(_) | Self::Follow(_) | Self::Quarantine, _) => Vec::new(),
+        }
+    }
+
+    /// Whether it lists objects.
+    pub(super) fn is_listing(&self) -> bool {
+        matches!(self, Self::Objects(_))
     }
 
     /// Whether it is a `follow` job's.
@@ -269,8 +297,10 @@ impl TopicInput {
             if batch.is_empty() {
                 self.current.clear();
             }
+            let at_ms = now_ms();
+            let to_us = range.map(|(_, to)| to.saturating_mul(1_000));
             let (range, partitions) = match range {
-                Some((from, to)) => self.client.offsets_for(from, to, now_ms()).await?,
+                Some((from, to)) => self.client.offsets_for(from, to, at_ms).await?,
                 None => {
                     let partitions = self.client.partitions().await?;
                     (everything(&partitions), partitions)
@@ -278,6 +308,12 @@ impl TopicInput {
             };
             self.open |= range.open;
             let (splits, more) = plan(&range, &partitions, state, sizing);
+            self.looked = Some(Look {
+                range,
+                to_us,
+                partitions,
+                at_us: at_ms.saturating_mul(1_000),
+            });
             self.current.extend(splits);
             lost.extend(more);
         }
@@ -286,6 +322,7 @@ impl TopicInput {
 
 impl FollowInput {
     async fn next(&mut self, state: &State, batch_bytes: u64) -> Result<(Next, Vec<LostRange>), LaneError> {
+        let at_us = now_ms().saturating_mul(1_000);
         let partitions = self.client.partitions().await?;
         let prefix = format!("kafka://{}/", self.topic);
         let planned: Vec<(InputObject, u64)> = state
@@ -302,6 +339,7 @@ impl FollowInput {
         lost.extend(more);
         let events: u64 = splits.iter().map(|split| split.end - split.start).sum();
         self.behind = events;
+        self.reached = with_batch(&partitions, &splits, &[], at_us);
         let now = Instant::now();
         if events < self.max_events && now < self.due {
             // Looked at again before its time: a burst may fill a batch early.
@@ -315,6 +353,7 @@ impl FollowInput {
         let sizing = self.sizing;
         let most = batch_bytes.min(self.max_events.saturating_mul(sizing.event_bytes));
         let batch = next_batch(&splits, &state.covered, most, &|split| sizing.bytes(split));
+        self.reached = with_batch(&partitions, &splits, &batch, at_us);
         Ok((Next::Batch(batch), lost))
     }
 

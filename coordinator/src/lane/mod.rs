@@ -10,12 +10,15 @@
 //! | an attempt fails                        | tries the same positions again, with growing pauses, for half a minute |
 //! | a redrive is interrupted                | its open batch is given up, unless its manifest is there; what is left is read again |
 //! | the brokers do not answer               | asks again, for as long as it takes                                     |
+//! | no job has a batch to be run            | compacts complete hours, deletes what was replaced                      |
 //! | it still fails, or its job is cancelled | gives the batch up, unless its manifest is there: its positions are free |
 //! | the leadership is lost                  | is dropped where it stands: the ledger refuses it from then on          |
 
 mod attempt;
 mod input;
+mod reached;
 mod record;
+mod tidy;
 mod work;
 
 use std::collections::BTreeMap;
@@ -199,7 +202,12 @@ pub async fn run(
     let mut lane = Lane::new(tools, pipeline, jobs.clone());
     lane.finish_interrupted().await?;
     loop {
-        let Some(pause) = lane.step().await? else {
+        let next = lane.step().await?;
+        let is_idle = next.is_none_or(|pause| !pause.is_zero());
+        if is_idle && lane.tidy().await? {
+            continue;
+        }
+        let Some(pause) = next else {
             let more = tokio::time::timeout(LINGER, jobs.changed()).await;
             match more {
                 Ok(Ok(())) => continue,

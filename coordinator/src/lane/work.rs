@@ -15,10 +15,13 @@ use tracing::{Instrument, Span, error_span, field, info_span};
 
 use super::attempt::Asked;
 use super::input::{Input, Next, SharedPipeline};
+use super::tidy::Tidy;
 use super::{ActiveJobs, LaneError, Tools};
 use crate::applied;
 use crate::causes::chain;
+use crate::commit::live;
 use crate::engine::EngineError;
+use crate::hours::{OBJECTS, PartitionTime};
 use crate::job::RunError;
 use crate::lake::Lake;
 use crate::ledger::etcd::EtcdLedger;
@@ -54,6 +57,7 @@ pub struct Lane {
     pub(super) keys: Vec<KeyFile>,
     pub(super) running: BTreeMap<String, Running>,
     pub(super) turn: VecDeque<String>,
+    pub(super) tidy: Tidy,
 }
 
 impl Lane {
@@ -68,6 +72,7 @@ impl Lane {
             keys: Vec::new(),
             running: BTreeMap::new(),
             turn: VecDeque::new(),
+            tidy: Tidy::default(),
         }
     }
 
@@ -108,6 +113,9 @@ impl Lane {
     }
 
     async fn finish_batch(&mut self, id: &BatchId, batch: &Batch) -> Result<(), LaneError> {
+        if batch.is_compaction() {
+            return self.finish_compaction(id).await;
+        }
         let job = match self.tools.registry.get_job(batch.job.as_str()).await {
             Ok(job) => job,
             // Its job is forgotten: nobody waits for it.
@@ -263,7 +271,7 @@ impl Lane {
         (tools.hook)(Moment::Opened);
         if pipeline.dedup.is_some() {
             let manifests = manifests_of(&lake, ledger.state()).await?;
-            self.keys = manifests.into_iter().flat_map(|manifest| manifest.keys).collect();
+            self.keys = live::key_files(&manifests).into_iter().cloned().collect();
         }
         let metrics = tools.metrics.clone();
         let took = Arc::new(move |took| metrics.appended(took));
@@ -273,6 +281,7 @@ impl Lane {
             ledger: Box::new(Timed::new(Box::new(ledger), took)),
             environment: None,
             hook: Arc::clone(&tools.hook),
+            reached: Vec::new(),
         });
         Ok(())
     }
@@ -308,9 +317,11 @@ impl Lane {
             }
         }
         let job = running.id.clone();
+        let reached = running.input.reached(batches.ledger.state(), &next);
         if !lost.is_empty() {
             self.record_lost(&job, lost).await?;
         }
+        self.reach(id, &next, reached).await?;
         match next {
             Next::Wait(pause) => Ok(Some(pause)),
             Next::Done { open } => {
@@ -348,6 +359,27 @@ impl Lane {
             Some(parent) => error_span!(parent: parent, "batch", batch = field::Empty),
             None => error_span!(parent: None, "batch", pipeline, job, epoch, batch = field::Empty),
         }
+    }
+
+    /// What is read out is told with the batch at work, or by itself where there is none.
+    async fn reach(&mut self, id: &str, next: &Next, reached: Vec<PartitionTime>) -> Result<(), LaneError> {
+        let listings = self.running.iter().filter(|(other, _)| *other != id);
+        let others_list = listings
+            .map(|(_, running)| running)
+            .any(|running| running.input.is_listing());
+        let is_closing = reached.iter().any(|one| one.partition == OBJECTS);
+        let Some(batches) = &mut self.batches else {
+            return Ok(());
+        };
+        batches.reached.clear();
+        if reached.is_empty() || (is_closing && others_list) {
+            return Ok(());
+        }
+        match next {
+            Next::Batch(_) => batches.reached = reached,
+            Next::Redrive | Next::Wait(_) | Next::Done { .. } => batches.reach(reached).await?,
+        }
+        Ok(())
     }
 
     async fn run_batch(&mut self, id: &str, splits: &[Split]) -> Result<(), LaneError> {

@@ -23,6 +23,8 @@ use millrace_proto::manifest::SplitCounts;
 use millrace_proto::split::{InputObject, Split};
 use serde::{Deserialize, Serialize};
 
+use crate::hours::{PartitionTime, Told};
+
 pub use error::{FencedBy, LedgerError};
 pub use state::{Batch, BatchState, State};
 
@@ -66,6 +68,9 @@ pub enum Entry {
         /// Quarantine objects that a redrive consumes; none for a batch of input.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         redrives: Vec<String>,
+        /// Event hours whose files a compaction rewrites: those that count among the batches before it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        compacts: Vec<i64>,
     },
     /// Positions that were there and cannot be read: nothing is skipped in silence (invariant 9).
     Lost {
@@ -109,6 +114,23 @@ pub enum Entry {
         newest_us: Option<i64>,
         /// Whether a quality breach keeps it from the warehouse.
         held: bool,
+        /// What it tells of event time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        told: Option<Box<Told>>,
+    },
+    /// Input partitions were looked at, and everything of them up to these times is committed.
+    Reached {
+        /// Writer.
+        epoch: u64,
+        /// Up to which time, by partition.
+        partitions: Vec<PartitionTime>,
+    },
+    /// The files that a compaction replaced are deleted.
+    Swept {
+        /// Writer.
+        epoch: u64,
+        /// The compaction.
+        batch: BatchId,
     },
 }
 
@@ -136,6 +158,8 @@ impl Entry {
             | Self::Lost { epoch, .. }
             | Self::Dropped { epoch, .. }
             | Self::Started { epoch, .. }
+            | Self::Reached { epoch, .. }
+            | Self::Swept { epoch, .. }
             | Self::Committed { epoch, .. } => Some(*epoch),
         }
     }

@@ -7,6 +7,7 @@ use millrace_proto::manifest::SplitCounts;
 use millrace_proto::split::{InputObject, Split};
 
 use super::{Entry, LostRange};
+use crate::hours::EventTime;
 use crate::split::Ranges;
 
 /// What a batch has come to.
@@ -54,6 +55,8 @@ pub struct Batch {
     pub splits: Vec<Split>,
     /// Quarantine objects that it consumes.
     pub redrives: Vec<String>,
+    /// Event hours whose files it rewrites; none for a batch that is no compaction.
+    pub compacts: Vec<i64>,
     /// What it has come to.
     pub state: BatchState,
     /// Every attempt that began.
@@ -66,9 +69,19 @@ pub struct Batch {
     pub counts: SplitCounts,
     /// Whether a breach holds it back from the warehouse.
     pub held: bool,
+    /// The committer's clock, microseconds since 1970 UTC, once committed.
+    pub committed_us: Option<i64>,
+    /// Of a compaction: the files that it replaced are deleted.
+    pub swept: bool,
 }
 
 impl Batch {
+    /// Whether it only writes again what is committed already.
+    #[must_use]
+    pub fn is_compaction(&self) -> bool {
+        !self.compacts.is_empty()
+    }
+
     /// The attempt that a writer of this epoch starts next: no attempt before it has its name (invariant 3).
     #[must_use]
     pub fn next_attempt(&self, epoch: u64) -> Attempt {
@@ -95,6 +108,8 @@ pub struct State {
     pub lost: Vec<LostRange>,
     /// Newest committed event time, microseconds since 1970 UTC.
     pub newest_us: Option<i64>,
+    /// Watermarks and event hours.
+    pub event_time: EventTime,
 }
 
 impl State {
@@ -120,9 +135,16 @@ impl State {
                 batch,
                 splits,
                 redrives,
+                compacts,
                 ..
             } => {
-                self.plan(job, batch, splits, redrives);
+                self.plan(job, batch, splits, redrives, compacts);
+            }
+            Entry::Reached { partitions, .. } => self.event_time.reach(partitions),
+            Entry::Swept { batch, .. } => {
+                if let Some(batch) = self.batches.get_mut(batch) {
+                    batch.swept = true;
+                }
             }
             Entry::Dropped { batch, .. } => self.drop_batch(batch),
             Entry::Lost { ranges, .. } => {
@@ -148,23 +170,35 @@ impl State {
                 counts,
                 newest_us,
                 held,
+                told,
             } => {
-                if let Some(batch) = self.batches.get_mut(batch)
-                    && !matches!(batch.state, BatchState::Committed(_) | BatchState::Dropped)
+                if let Some(known) = self.batches.get_mut(batch)
+                    && !matches!(known.state, BatchState::Committed(_) | BatchState::Dropped)
                 {
-                    batch.state = batch.state.next(Change::Committed(*attempt));
-                    batch.committed_by = Some(*epoch);
-                    batch.manifest = Some(manifest.clone());
-                    batch.counts = *counts;
-                    batch.held = *held;
+                    known.state = known.state.next(Change::Committed(*attempt));
+                    known.committed_by = Some(*epoch);
+                    known.manifest = Some(manifest.clone());
+                    known.counts = *counts;
+                    known.held = *held;
+                    known.committed_us = told.as_ref().map(|told| told.at_us);
                     self.newest_us = self.newest_us.max(*newest_us);
+                    if let Some(told) = told {
+                        self.event_time.commit(batch, told, counts, known.is_compaction());
+                    }
                 }
             }
         }
         self
     }
 
-    fn plan(&mut self, job: &JobId, batch: &BatchId, splits: &[Split], redrives: &[String]) {
+    fn plan(
+        &mut self,
+        job: &JobId,
+        batch: &BatchId,
+        splits: &[Split],
+        redrives: &[String],
+        compacts: &[i64],
+    ) {
         if self.batches.contains_key(batch) {
             return;
         }
@@ -178,12 +212,15 @@ impl State {
             job: job.clone(),
             splits: splits.to_vec(),
             redrives: redrives.to_vec(),
+            compacts: compacts.to_vec(),
             state: BatchState::Planned,
             attempts: Vec::new(),
             committed_by: None,
             manifest: None,
             counts: SplitCounts::default(),
             held: false,
+            committed_us: None,
+            swept: false,
         };
         self.batches.insert(batch.clone(), planned);
     }
@@ -249,6 +286,7 @@ mod tests {
                 batch: batch_id(batch),
                 splits: Vec::new(),
                 redrives: Vec::new(),
+                compacts: Vec::new(),
             },
             2 => Entry::Started {
                 epoch,
@@ -267,6 +305,7 @@ mod tests {
                 counts: SplitCounts::default(),
                 newest_us: None,
                 held: false,
+                told: None,
             },
         }
     }

@@ -118,6 +118,7 @@ pub(crate) fn planned(epoch: u64, n: usize, count: u32) -> Vec<Entry> {
         batch: batch(n),
         splits: splits(count),
         redrives: Vec::new(),
+        compacts: Vec::new(),
     };
     vec![planned, started(epoch, n, 1)]
 }
@@ -139,6 +140,7 @@ pub(crate) fn committed(epoch: u64, n: usize, attempt: Attempt) -> Entry {
         counts: SplitCounts::default(),
         newest_us: Some(i64::try_from(n).unwrap()),
         held: false,
+        told: None,
     }
 }
 

@@ -22,5 +22,6 @@ pub mod settings;
 pub mod sink;
 pub mod source;
 pub mod spec;
+pub mod stored;
 pub mod trace;
 pub mod unary;

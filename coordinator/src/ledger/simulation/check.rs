@@ -42,7 +42,11 @@ pub(super) fn at_an_append(state: &State, append: &Append, lake: &ModelLake) -> 
 
 fn check_entry(state: &State, entry: &Entry, lake: &ModelLake) -> Result<(), String> {
     match entry {
-        Entry::Opened { .. } | Entry::Lost { .. } | Entry::Dropped { .. } => Ok(()),
+        Entry::Opened { .. }
+        | Entry::Lost { .. }
+        | Entry::Dropped { .. }
+        | Entry::Reached { .. }
+        | Entry::Swept { .. } => Ok(()),
         Entry::Planned { batch, splits, .. } => {
             for split in splits {
                 let free = state.covered.get(&split.object).is_none_or(|planned| {

@@ -122,6 +122,7 @@ async fn run(world: &Arc<World>, epoch: u64) -> Result<(), RunError> {
         ledger: Box::new(ledger),
         environment: None,
         hook: Arc::new(|_| {}),
+        reached: Vec::new(),
     };
     for (id, batch) in batches.open() {
         if batches.adopt(&id, &batch.splits).await?.is_some() {

@@ -4,28 +4,28 @@
 //! largest `high`, so that a reader that looks for few keys skips the groups that cannot hold them.
 //! Hashes do not compress, but sorted ones lie close together: `high` is stored as differences.
 
-use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use millrace_proto::manifest::KeyFile;
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::basic::{Compression, Encoding};
 use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 
 use super::DedupError;
+use crate::stored::StoredObject;
 
 const ROW_GROUP_KEYS: usize = 1 << 17;
 const READ_BATCH_KEYS: usize = 1 << 14;
@@ -117,7 +117,42 @@ pub(super) async fn stream_keys(
     file: &KeyFile,
     wanted: Option<&[u128]>,
 ) -> Result<impl Stream<Item = Result<Vec<u128>, DedupError>> + use<>, DedupError> {
-    let object = KeyObject {
+    let is_wanted = |group: &RowGroupMetaData| wanted.is_none_or(|wanted| may_hold(group, wanted));
+    stream_groups(store, root, file, &is_wanted).await
+}
+
+/// The keys of committed files whose upper half lies in a range, sorted. Row groups outside of it are not read.
+///
+/// # Errors
+/// When a file cannot be read, or holds another number of keys than its manifest says.
+pub async fn keys_between(
+    store: &Arc<dyn ObjectStore>,
+    root: &Path,
+    files: &[KeyFile],
+    high: RangeInclusive<u64>,
+) -> Result<Vec<u128>, DedupError> {
+    let overlaps = |group: &RowGroupMetaData| {
+        bounds(group).is_none_or(|(least, greatest)| least <= *high.end() && greatest >= *high.start())
+    };
+    let mut keys = Vec::new();
+    for file in files {
+        let pieces = stream_groups(Arc::clone(store), root, file, &overlaps).await?;
+        let mut pieces = std::pin::pin!(pieces);
+        while let Some(piece) = pieces.try_next().await? {
+            keys.extend(piece.into_iter().filter(|key| high.contains(&halves(*key).0)));
+        }
+    }
+    keys.sort_unstable();
+    Ok(keys)
+}
+
+async fn stream_groups(
+    store: Arc<dyn ObjectStore>,
+    root: &Path,
+    file: &KeyFile,
+    is_wanted: &(dyn Fn(&RowGroupMetaData) -> bool + Sync),
+) -> Result<impl Stream<Item = Result<Vec<u128>, DedupError>> + use<>, DedupError> {
+    let object = StoredObject {
         store,
         path: path_of(root, file)?,
         bytes: file.object.bytes,
@@ -136,7 +171,7 @@ pub(super) async fn stream_keys(
         });
     }
     let groups = (0..metadata.num_row_groups())
-        .filter(|group| wanted.is_none_or(|wanted| may_hold(metadata.row_group(*group), wanted)))
+        .filter(|group| is_wanted(metadata.row_group(*group)))
         .collect();
     let batches = builder
         .with_row_groups(groups)
@@ -155,17 +190,21 @@ pub(super) async fn stream_keys(
 
 /// Whether one of the sorted keys lies in the row group's range; without statistics any may.
 fn may_hold(group: &RowGroupMetaData, wanted: &[u128]) -> bool {
-    let statistics = group.columns().first().and_then(|column| column.statistics());
-    let Some(Statistics::Int64(range)) = statistics else {
+    let Some((least, greatest)) = bounds(group) else {
         return true;
     };
-    let (Some(least), Some(greatest)) = (range.min_opt(), range.max_opt()) else {
-        return true;
-    };
-    // Parquet stores unsigned numbers in signed ones of the same bits.
-    let (least, greatest) = (*least as u64, *greatest as u64);
     let first = wanted.partition_point(|key| halves(*key).0 < least);
     wanted.get(first).is_some_and(|key| halves(*key).0 <= greatest)
+}
+
+/// The least and the greatest upper half in a row group, where it has statistics.
+fn bounds(group: &RowGroupMetaData) -> Option<(u64, u64)> {
+    let statistics = group.columns().first().and_then(|column| column.statistics());
+    let Some(Statistics::Int64(range)) = statistics else {
+        return None;
+    };
+    // Parquet stores unsigned numbers in signed ones of the same bits.
+    Some((*range.min_opt()? as u64, *range.max_opt()? as u64))
 }
 
 fn path_of(root: &Path, file: &KeyFile) -> Result<Path, DedupError> {
@@ -181,39 +220,45 @@ fn path_of(root: &Path, file: &KeyFile) -> Result<Path, DedupError> {
     })
 }
 
-/// A key file in its store, as Parquet's reader wants it.
-struct KeyObject {
-    store: Arc<dyn ObjectStore>,
-    path: Path,
-    bytes: u64,
-}
-
-impl AsyncFileReader for KeyObject {
-    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
-        let read = async move { self.store.get_range(&self.path, range).await };
-        read.map(|bytes| bytes.map_err(|error| ParquetError::External(Box::new(error))))
-            .boxed()
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        _: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
-        let bytes = self.bytes;
-        async move {
-            let reader = ParquetMetaDataReader::new();
-            Ok(Arc::new(reader.load_and_finish(self, bytes).await?))
-        }
-        .boxed()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use rand::{Rng, SeedableRng};
 
     use super::*;
+
+    #[tokio::test]
+    async fn ranges_of_several_files_together_hold_every_key_once() {
+        let store: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(12);
+        let (mut all, mut files) = (Vec::new(), Vec::new());
+        for n in 0..3 {
+            let mut keys: Vec<u128> = (0..5_000).map(|_| random.random()).collect();
+            let bytes = encode_keys(&mut keys).unwrap();
+            let key = format!("keys/{n}.parquet");
+            let object = millrace_proto::manifest::WrittenObject {
+                key: key.clone(),
+                bytes: bytes.len() as u64,
+                rows: keys.len() as u64,
+                digest: String::new(),
+            };
+            files.push(KeyFile { object, hour: 1 });
+            let path = Path::from(format!("root/{key}"));
+            object_store::ObjectStoreExt::put(&store, &path, bytes.into())
+                .await
+                .unwrap();
+            all.extend(keys);
+        }
+        all.sort_unstable();
+        let root = Path::from("root");
+        let middle = u64::MAX / 3;
+        let low = keys_between(&store, &root, &files, 0..=middle).await.unwrap();
+        let high = keys_between(&store, &root, &files, middle + 1..=u64::MAX)
+            .await
+            .unwrap();
+        assert!(!low.is_empty() && low.len() < high.len());
+        assert_eq!([low, high].concat(), all);
+    }
 
     proptest! {
         #[test]

@@ -26,7 +26,7 @@ use tokio::sync::OnceCell;
 
 use super::DedupError;
 use super::files::stream_keys;
-pub use super::files::{encode_keys, read_keys};
+pub use super::files::{encode_keys, keys_between, read_keys};
 use super::grouping::Groups;
 use super::set::{KeySet, SHARDS};
 
@@ -58,6 +58,8 @@ struct State {
     hours: HashMap<i64, Entry>,
     /// The key files of all hours, by name.
     known: HashSet<String>,
+    /// The newest of them: a list without it is an older one.
+    newest: String,
     /// Memory of all hours' sets.
     bytes: usize,
     /// Counts openings: the clock of "used longest ago".
@@ -142,8 +144,9 @@ impl KeyIndex {
         }
     }
 
-    /// Takes in the key files that are committed by now; those that it knows already are passed over. An
-    /// hour that is in memory takes in the keys of its new files.
+    /// Takes in the key files that are committed by now, all of them; those that it knows already are passed over. An
+    /// hour that is in memory takes in the keys of its new files; one of whose files some were replaced by a compaction
+    /// is read anew when it is needed.
     ///
     /// # Errors
     /// When a file cannot be read; it is then read when it is needed.
@@ -152,6 +155,9 @@ impl KeyIndex {
         let mut resident: HashMap<i64, (Arc<Hour>, Vec<KeyFile>)> = HashMap::new();
         {
             let mut state = self.state.lock();
+            if !state.forget_replaced(files) {
+                return Ok(());
+            }
             for file in files {
                 if !state.known.insert(file.object.key.clone()) {
                     continue;
@@ -299,11 +305,11 @@ impl KeyIndex {
             (entry.used, entry.claimed) = (used, entry.claimed || claimed);
             Arc::clone(&entry.hour)
         };
-        let loaded = cell.get_or_try_init(|| self.load(hour)).await?;
+        let loaded = cell.get_or_try_init(|| self.load(hour, &cell)).await?;
         Ok(Arc::clone(loaded))
     }
 
-    async fn load(&self, hour: i64) -> Result<Arc<Hour>, DedupError> {
+    async fn load(&self, hour: i64, cell: &Arc<OnceCell<Arc<Hour>>>) -> Result<Arc<Hour>, DedupError> {
         if let Some(Below { index, files, learnt }) = &self.below {
             learnt.get_or_try_init(|| index.learn(files)).await?;
             let below = Some(Box::pin(index.open_shared(hour)).await?);
@@ -351,7 +357,10 @@ impl KeyIndex {
             // Files that came while these were read.
             unread = entry.files.get(read..).unwrap_or_default().to_vec();
             if unread.is_empty() {
-                entry.resident = Some(Arc::clone(&hour_set));
+                // Forgotten meanwhile: whoever opens the hour next reads it anew, and later keys are added there.
+                if Arc::ptr_eq(&entry.hour, cell) {
+                    entry.resident = Some(Arc::clone(&hour_set));
+                }
                 return Ok(hour_set);
             }
         }
@@ -370,6 +379,11 @@ impl KeyIndex {
     }
 }
 
+/// A key file's name without its folder: begins with its batch, and batches are numbered.
+fn name_of(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
+}
+
 fn key_count(files: &[KeyFile]) -> usize {
     files.iter().map(|file| file.object.rows as usize).sum()
 }
@@ -380,6 +394,31 @@ impl State {
             self.known.insert(file.object.key.clone());
             self.hours.entry(file.hour).or_default().files.push(file.clone());
         }
+    }
+
+    /// Lets go of files that are not among `files`: a compaction replaced them. False for an older list than others had,
+    /// which a task brings that was taken for dead: all of it is known, or replaced by what is known.
+    fn forget_replaced(&mut self, files: &[KeyFile]) -> bool {
+        let newest = files.iter().map(|file| name_of(&file.object.key)).max();
+        let Some(newest) = newest.filter(|newest| **newest >= *self.newest) else {
+            return false;
+        };
+        newest.clone_into(&mut self.newest);
+        let listed: HashSet<&str> = files.iter().map(|file| file.object.key.as_str()).collect();
+        let State {
+            hours, known, bytes, ..
+        } = self;
+        known.retain(|key| listed.contains(key.as_str()));
+        for entry in hours.values_mut() {
+            let before = entry.files.len();
+            entry
+                .files
+                .retain(|file| listed.contains(file.object.key.as_str()));
+            if entry.files.len() != before {
+                *bytes -= entry.forget();
+            }
+        }
+        true
     }
 
     /// Sets memory aside for an hour's committed keys; none when they do not fit. An hour without any

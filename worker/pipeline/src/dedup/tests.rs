@@ -20,7 +20,7 @@ use proptest::prelude::*;
 
 use super::exec::DedupExec;
 use super::grouping::hour_of;
-use super::index::{KeyIndex, encode_keys};
+use super::index::{KeyIndex, encode_keys, read_keys};
 use super::key::KeyExec;
 use crate::rows::{self, KEY_HIGH, KEY_LOW, NOTE, Note, SPLIT};
 
@@ -394,6 +394,51 @@ async fn forgotten_hours_come_back_from_their_files() {
             assert!(lake.index.bytes() <= 100_000, "{} bytes", lake.index.bytes());
         }
     }
+}
+
+/// Its files are replaced by one and deleted while another process has the hour in memory, and half of a later one.
+#[tokio::test]
+async fn an_hour_whose_files_were_compacted_still_knows_every_key() {
+    let mut lake = Lake::new(PLENTY);
+    let events: Vec<Event> = (0..3_000).map(|n| event(n, n as i64 % 2 * HOUR)).collect();
+    for part in events.chunks(1_000) {
+        let mut outcome = lake.attempt_apart(&[vec![batch(part)]]).await;
+        let files = lake.write_keys(&mut outcome).await;
+        lake.files.extend(files);
+    }
+    let stale = lake.files.clone();
+    assert!(lake.attempt_apart(&[vec![batch(&events)]]).await.kept.is_empty());
+    let (old, kept): (Vec<_>, Vec<_>) = lake.files.drain(..).partition(|file| file.hour == 0);
+    let mut keys = Vec::new();
+    for file in &old {
+        let path = Path::from(format!("lake/{}", file.object.key));
+        keys.extend(read_keys(lake.store.get(&path).await.unwrap().bytes().await.unwrap()).unwrap());
+        lake.store.delete(&path).await.unwrap();
+    }
+    let mut merged = Outcome {
+        keys: vec![BTreeMap::from([(0, keys)])],
+        ..Outcome::default()
+    };
+    // A name behind those of the files before it, as a later batch has.
+    lake.files = vec![kept[0].clone(); 90];
+    let compacted = lake.write_keys(&mut merged).await;
+    lake.files = [kept, compacted].concat();
+    let outcome = lake.attempt_apart(&[vec![batch(&events)]]).await;
+    assert!(
+        outcome.kept.is_empty(),
+        "{} keys were forgotten",
+        outcome.kept.len()
+    );
+    // A task that was dealt out before the compaction comes late: nothing is taken away for it.
+    let newer = std::mem::replace(&mut lake.files, stale);
+    assert!(
+        lake.attempt_apart(&[vec![batch(&events[..10])]])
+            .await
+            .kept
+            .is_empty()
+    );
+    lake.files = newer;
+    assert!(lake.attempt_apart(&[vec![batch(&events)]]).await.kept.is_empty());
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::io;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use millrace_proto::manifest::DataFile;
 use parquet::errors::ParquetError;
 
 use super::EncodeError;
@@ -30,6 +31,17 @@ pub enum SinkError {
         /// What the store said.
         #[source]
         source: object_store::Error,
+    },
+    /// A committed data file that is to be written again.
+    #[error("could not read data file `{key}` of {rows} rows")]
+    Read {
+        /// Object key below the lake's root.
+        key: String,
+        /// Rows it should hold.
+        rows: u64,
+        /// Why not.
+        #[source]
+        source: ParquetError,
     },
     /// Another content stands under the name: two attempts shared a name.
     #[error("`{key}` exists already with other content: names of attempts must differ")]
@@ -85,6 +97,14 @@ pub enum SinkError {
 }
 
 impl SinkError {
+    pub(super) fn read(file: &DataFile, source: ParquetError) -> Self {
+        Self::Read {
+            key: file.object.key.clone(),
+            rows: file.object.rows,
+            source,
+        }
+    }
+
     /// A failed put: full disks are told apart.
     pub(super) fn put(key: &str, source: object_store::Error) -> Self {
         let key = key.to_owned();
@@ -106,6 +126,7 @@ impl SinkError {
                 source,
                 object_store::Error::Generic { .. } | object_store::Error::JoinError { .. }
             ),
+            Self::Read { source, .. } => matches!(source, ParquetError::External(_)),
             Self::Sync { .. } => true,
             Self::DiskFull { .. }
             | Self::Exists { .. }

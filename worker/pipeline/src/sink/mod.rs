@@ -18,6 +18,7 @@ mod intern;
 mod keys;
 mod quarantine;
 mod report;
+mod rewrite;
 mod task;
 mod upload;
 
@@ -35,6 +36,7 @@ pub use encode::EncodeError;
 pub use error::SinkError;
 pub use exec::SinkExec;
 pub use report::{read_report, read_states, report_schema};
+pub use rewrite::{fits, rewrite};
 
 use crate::spec::model::{Compression, Partition};
 

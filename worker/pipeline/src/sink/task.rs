@@ -226,13 +226,12 @@ impl TaskSink {
                 .iter()
                 .take_while(|other| **other == split)
                 .count();
-            let late = times[start..start + run]
-                .iter()
-                .filter(|time| **time < self.late_before)
-                .count();
+            let of_split = &times[start..start + run];
+            let late = of_split.iter().filter(|time| **time < self.late_before).count();
             let counts = self.report.split(split);
             counts.written += run as u64;
             counts.late += late as u64;
+            counts.time_max = counts.time_max.max(of_split.iter().max().copied());
             start += run;
         }
         Ok(())
@@ -300,7 +299,7 @@ impl TaskSink {
     }
 
     /// Writes every partition, in the order of time and source.
-    async fn write_all(&mut self) -> Result<(), SinkError> {
+    pub(super) async fn write_all(&mut self) -> Result<(), SinkError> {
         let mut slots: Vec<usize> = (0..self.buffers.len()).collect();
         slots.sort_by_key(|&slot| {
             (

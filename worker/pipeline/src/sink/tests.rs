@@ -449,6 +449,7 @@ async fn notes_become_counts_quarantine_and_quality_state() {
         report.splits,
         [SplitCounts {
             written: 10,
+            time_max: report.files.iter().map(|file| file.time_max).max(),
             ..counts
         }]
     );
@@ -504,4 +505,45 @@ async fn a_local_lake_holds_the_files_under_their_keys_and_another_engine_reads_
         String::from_utf8_lossy(&answer.stderr),
     );
     assert_eq!(text.trim(), format!("4000 {sum}"), "{fault}");
+}
+
+/// Twenty small files of a lake, written again.
+#[tokio::test]
+async fn files_written_again_hold_the_same_rows_in_fewer_files() {
+    let lake: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+    let events = events(4_000, 9);
+    let (mut files, mut keys) = (Vec::new(), Vec::new());
+    for (n, part) in hidden(&events, 400).into_iter().enumerate() {
+        let batch = format!("c{n}").try_into().unwrap();
+        let spec = SinkSpec {
+            batch,
+            ..spec(Arc::clone(&lake))
+        };
+        let report = run(spec, vec![part]).await;
+        files.extend(report.files);
+        keys.extend(report.keys);
+    }
+    let again = Arc::new(spec(Arc::clone(&lake)));
+    for file in &files {
+        assert!(fits(&again, file).await.unwrap());
+    }
+    let report = rewrite(Arc::clone(&again), &files, &keys).await.unwrap();
+    let partitions: std::collections::BTreeSet<_> = files.iter().map(|file| &file.partition).collect();
+    // The folder of events without a source is that of events whose source is the empty text, too: two files.
+    let most = partitions.len() * 2;
+    assert!(
+        files.len() > most && report.files.len() <= most,
+        "{}",
+        report.files.len()
+    );
+    let hours: std::collections::BTreeSet<_> = keys.iter().map(|file| file.hour).collect();
+    assert!(keys.len() > hours.len() && report.keys.len() == hours.len());
+    judge(lake.as_ref(), &report, &events).await;
+    // A table that lost a column would lose its values.
+    let narrow = Schema::new(table().fields()[..5].to_vec());
+    let narrow = SinkSpec {
+        table: Arc::new(narrow),
+        ..spec(Arc::clone(&lake))
+    };
+    assert!(!fits(&narrow, &files[0]).await.unwrap());
 }

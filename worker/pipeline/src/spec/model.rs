@@ -483,7 +483,7 @@ pub enum HandoffUnit {
 }
 
 /// How long things are kept, in seconds; none means for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Data files.
     pub lake_seconds: Option<u64>,
@@ -491,6 +491,19 @@ pub struct Retention {
     pub quarantine_seconds: Option<u64>,
     /// Warehouse rows.
     pub warehouse_seconds: Option<u64>,
+    /// Files that a compaction replaced, from then on. Default one day.
+    pub replaced_seconds: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            lake_seconds: None,
+            quarantine_seconds: None,
+            warehouse_seconds: None,
+            replaced_seconds: 86_400,
+        }
+    }
 }
 
 /// What a single record may be.

@@ -110,7 +110,8 @@ pub(super) fn partition() -> Value {
               the event time. source: `source=S`, the (masked) value of the `source` column. They stand in the files too, last.";
     let by = with_default(described(by, levels), json!(["date", "hour"]));
     let lateness = duration(
-        "How far behind the newest event one may be before it counts as late. Late events are written all the same.",
+        "How far behind the newest event one may be before it counts as late. Late events are written all the same. An \
+         event hour is complete, and its files are compacted, when every input partition has been read so far past its end.",
     );
     let properties = [
         (
@@ -217,9 +218,19 @@ pub(super) fn retention() -> Value {
             "warehouse",
             duration("Warehouse rows: at most as long as the lake."),
         ),
+        (
+            "replaced",
+            with_default(
+                duration(
+                    "Files that a compaction replaced, from then on: as long as the longest query may read them. What waits for \
+                     the warehouse stays longer.",
+                ),
+                json!("1d"),
+            ),
+        ),
     ];
     object(
-        "How long things are kept, by event time; what is not named is kept for ever.",
+        "How long things are kept, by event time; what is not named is kept for ever, but for what was replaced.",
         &[],
         properties,
     )

@@ -15,7 +15,7 @@ pub(in crate::spec) const LAKE: &[&str] = &["url", "endpoint", "region", "file_b
 pub(in crate::spec) const WAREHOUSE: &[&str] = &["postgres", "redshift"];
 pub(in crate::spec) const POSTGRES: &[&str] = &["dsn", "table"];
 pub(in crate::spec) const REDSHIFT: &[&str] = &["dsn", "table", "sort_key", "dist_key", "iam_role"];
-pub(in crate::spec) const RETENTION: &[&str] = &["lake", "quarantine", "warehouse"];
+pub(in crate::spec) const RETENTION: &[&str] = &["lake", "quarantine", "warehouse", "replaced"];
 pub(in crate::spec) const LIMITS: &[&str] = &["record_bytes", "depth"];
 
 /// Bounds of `lake.file_bytes`: below, files are too many; above, no reader wants them.
@@ -322,6 +322,7 @@ pub(in crate::spec) fn retention(field: &Field<'_>, reader: &mut Reader<'_>) -> 
         lake_seconds: kept("lake"),
         quarantine_seconds: kept("quarantine"),
         warehouse_seconds: kept("warehouse"),
+        replaced_seconds: kept("replaced").unwrap_or(Retention::default().replaced_seconds),
     }
 }
 

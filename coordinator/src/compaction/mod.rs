@@ -1,0 +1,213 @@
+//! Complete hours are rewritten to files of full size, and their key files to one: a batch like any other.
+//!
+//! In: the ledger's hours, the files that count. Out: a manifest that names what it wrote and what that replaces, and its
+//! entry in the ledger, which is the commit. So it happens exactly once, whoever dies when, and no reader ever sees both or neither.
+//!
+//! | step        | a crash after it                                                                        |
+//! |-------------|------------------------------------------------------------------------------------------|
+//! | planned: the hours stand in the ledger | the next writer does the same batch again, as another attempt |
+//! | written     | the same; what the dead attempt wrote is swept                                             |
+//! | published: the manifest is put | the next writer commits it                                             |
+//! | committed   | nothing is left to do                                                                      |
+//! | swept: replaced files are deleted, once `retention.replaced` is over and no warehouse waits for them | they are deleted again |
+//!
+//! What it reads is fixed by its place: the files of its hours that count among the batches before it. No batch is planned
+//! while another is open, so nothing comes between. A writer that was taken over may still put its manifest: then that one
+//! is the batch's, and it replaces the same files with the same rows.
+
+mod embedded;
+mod select;
+mod sweep;
+
+use std::sync::Arc;
+
+use millrace_pipeline::sink::{SinkSpec, fits, rewrite};
+use millrace_proto::ids::{Attempt, BatchId, IdError, JobId};
+use millrace_proto::manifest::{DataFile, Manifest, Replaced, TaskReport};
+
+use crate::causes::chain;
+use crate::commit::{self, live};
+use crate::hours::HourState;
+use crate::job::{RunError, unread};
+use crate::ledger::{Batch, Entry};
+use crate::lifecycle::{Batches, Moment};
+use select::{Limits, Selection, select};
+
+pub use embedded::{Compacted, compact};
+pub use sweep::sweep;
+
+/// What compactions are asked for by: no job of the registry has this name.
+const JOB: &str = "compaction";
+
+/// Hours of one batch, at most.
+const HOURS_MAX: usize = 64;
+
+/// Does the next compaction that is due; none when there is none.
+///
+/// # Errors
+/// When the lake or the ledger fail. A batch that was planned stays open then: see [`settle`].
+pub async fn step(batches: &mut Batches, memory_bytes: usize) -> Result<Option<Manifest>, RunError> {
+    let state = batches.ledger.state();
+    if state.open_batches().next().is_some() {
+        return Ok(None);
+    }
+    let hours = due(batches);
+    if hours.is_empty() {
+        return Ok(None);
+    }
+    let (id, attempt) = batches.plan_batch(&job()?, &[], Vec::new(), hours).await?;
+    run(batches, &id, attempt, memory_bytes).await.map(Some)
+}
+
+/// Finishes a compaction that was interrupted: commits it, does it again, or, where that fails for another reason than the
+/// ledger, gives it up. It is planned anew some time.
+///
+/// # Errors
+/// The ledger's, or when nobody can say whether it is published.
+pub async fn settle(
+    batches: &mut Batches,
+    id: &BatchId,
+    memory_bytes: usize,
+) -> Result<Option<Manifest>, RunError> {
+    if let Some(committed) = batches.adopt(id, &[]).await? {
+        return Ok(Some(committed.manifest));
+    }
+    let attempt = batches.start(id).await?;
+    match run(batches, id, attempt, memory_bytes).await {
+        Ok(manifest) => Ok(Some(manifest)),
+        Err(RunError::Ledger(error)) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(batch = %id, error = chain(&error), "a compaction is given up");
+            give_up(batches, id).await
+        }
+    }
+}
+
+/// Drops a compaction, unless its manifest is there.
+///
+/// # Errors
+/// As [`settle`].
+pub async fn give_up(batches: &mut Batches, id: &BatchId) -> Result<Option<Manifest>, RunError> {
+    if let Some(committed) = batches.adopt(id, &[]).await? {
+        return Ok(Some(committed.manifest));
+    }
+    let epoch = batches.ledger.epoch();
+    let batch = id.clone();
+    batches
+        .ledger
+        .append(vec![Entry::Dropped { epoch, batch }])
+        .await?;
+    Ok(None)
+}
+
+fn job() -> Result<JobId, IdError> {
+    JobId::try_from(JOB.to_owned())
+}
+
+/// Complete hours that nobody has compacted, oldest first: about as many as make one file.
+fn due(batches: &Batches) -> Vec<i64> {
+    let most = batches.pipeline.lake.file_bytes;
+    let mut bytes = 0;
+    let hours = batches.ledger.state().event_time.hours.iter();
+    let waiting = hours.filter(|(_, record)| record.state == HourState::Complete);
+    waiting
+        .take(HOURS_MAX)
+        .take_while(|(_, record)| {
+            let is_room = bytes < most;
+            bytes += record.bytes;
+            is_room
+        })
+        .map(|(hour, _)| *hour)
+        .collect()
+}
+
+async fn run(
+    batches: &mut Batches,
+    id: &BatchId,
+    attempt: Attempt,
+    memory_bytes: usize,
+) -> Result<Manifest, RunError> {
+    let selection = selected(batches, id).await?;
+    let spec = Arc::new(batches.sink(id, attempt, memory_bytes));
+    let failed = |source| RunError::Compaction {
+        batch: id.clone(),
+        source: Box::new(source),
+    };
+    let files = fitting(&spec, selection.files).await.map_err(failed)?;
+    let report = rewrite(spec, &files, &selection.keys).await.map_err(failed)?;
+    let replaces = Replaced {
+        files,
+        keys: selection.keys,
+        hours: selection.finished,
+    };
+    let manifest = manifest(batches, &job()?, id, attempt, report, replaces);
+    (batches.hook)(Moment::Written);
+    let committed = batches.publish_manifest(manifest).await?;
+    let (new, old) = (&committed.manifest, &committed.manifest.replaces);
+    tracing::info!(
+        batch = %id, attempt = %new.attempt, hours = old.hours.len(), files = new.files.len(), replaced = old.files.len(),
+        keys = new.keys.len(), replaced_keys = old.keys.len(), "hours are compacted"
+    );
+    Ok(committed.manifest)
+}
+
+/// What the batch rewrites: a function of the batches before it.
+async fn selected(batches: &Batches, id: &BatchId) -> Result<Selection, RunError> {
+    let state = batches.ledger.state();
+    let hours = state
+        .batches
+        .get(id)
+        .map(|batch| batch.compacts.clone())
+        .unwrap_or_default();
+    let records = hours.iter().filter_map(|hour| state.event_time.hours.get(hour));
+    let writers: std::collections::BTreeSet<&BatchId> =
+        records.flat_map(|record| record.batches.iter()).collect();
+    let before = |(other, _): &(&BatchId, &Batch)| *other < id && writers.contains(other);
+    let manifests = live::all(live::each(&batches.lake, state.committed().filter(before)).await);
+    let manifests = manifests.map_err(|error| unread(*error))?;
+    let limits = Limits {
+        file_bytes: batches.pipeline.lake.file_bytes,
+    };
+    let is_complete = |hour: i64| {
+        let record = state.event_time.hours.get(&hour);
+        record.is_none_or(|record| record.state.is_complete())
+    };
+    Ok(select(&manifests, &hours, &is_complete, limits))
+}
+
+/// Files that can be written as the table is now; a partition of which only one is left stays as it is.
+async fn fitting(
+    spec: &SinkSpec,
+    files: Vec<DataFile>,
+) -> Result<Vec<DataFile>, millrace_pipeline::sink::SinkError> {
+    let mut fitting: Vec<DataFile> = Vec::with_capacity(files.len());
+    for file in files {
+        if fits(spec, &file).await? {
+            fitting.push(file);
+        } else {
+            tracing::info!(file = file.object.key, "of another table: it stays as it is");
+        }
+    }
+    let of = |partition: &[(String, String)]| {
+        let same = fitting.iter().filter(|file| file.partition == partition);
+        same.count()
+    };
+    let lonely: Vec<bool> = fitting.iter().map(|file| of(&file.partition) < 2).collect();
+    let mut lonely = lonely.into_iter();
+    fitting.retain(|_| !lonely.next().unwrap_or(false));
+    Ok(fitting)
+}
+
+fn manifest(
+    batches: &Batches,
+    job: &JobId,
+    id: &BatchId,
+    attempt: Attempt,
+    report: TaskReport,
+    replaces: Replaced,
+) -> Manifest {
+    let environment = batches.environment.as_deref();
+    let reports = vec![report];
+    let joined = commit::join(&batches.pipeline, environment, job, id, attempt, &[], reports);
+    Manifest { replaces, ..joined }
+}

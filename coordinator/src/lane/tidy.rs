@@ -1,0 +1,134 @@
+//! What a lane does in idle moments: complete hours are compacted, replaced files are deleted.
+//!
+//! In: the ledger's hours. Out: compactions, each a batch like any other. It is done in this process, one file's worth at a
+//! time, and only when no job has a batch to be run: no job waits longer than that. A lane whose jobs are over goes on until
+//! nothing is left to be compacted.
+
+use std::time::Duration;
+
+use millrace_proto::ids::BatchId;
+use millrace_proto::manifest::{KeyFile, Manifest};
+use tokio::time::Instant;
+
+use super::LaneError;
+use super::work::Lane;
+use crate::causes::chain;
+use crate::commit::live;
+use crate::compaction;
+use crate::job::RunError;
+
+/// Memory for rows that are rewritten, in bytes.
+const MEMORY_BYTES: usize = 256 << 20;
+/// Pause after a compaction that failed.
+const REST: Duration = Duration::from_secs(60);
+/// How often replaced files are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(20);
+
+/// When what is looked at next.
+#[derive(Debug)]
+pub(super) struct Tidy {
+    /// The ledger's length when nothing was left to be done.
+    done_at: Option<u64>,
+    rest_until: Instant,
+    sweep_at: Instant,
+}
+
+impl Default for Tidy {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            done_at: None,
+            rest_until: now,
+            sweep_at: now,
+        }
+    }
+}
+
+impl Lane {
+    /// Does the next thing that can be done beside jobs; whether there was one.
+    ///
+    /// # Errors
+    /// When the ledger refuses or fails.
+    pub async fn tidy(&mut self) -> Result<bool, LaneError> {
+        let Some(batches) = &mut self.batches else {
+            return Ok(false);
+        };
+        let now = Instant::now();
+        if now >= self.tidy.sweep_at {
+            self.tidy.sweep_at = now + SWEEP_EVERY;
+            match compaction::sweep(batches).await {
+                Ok(0) => {}
+                Ok(files) => tracing::info!(pipeline = %self.name, files, "replaced files are deleted"),
+                Err(RunError::Ledger(error)) => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(pipeline = %self.name, error = chain(&error), "replaced files stay")
+                }
+            }
+        }
+        let length = batches.ledger.state().length;
+        if now < self.tidy.rest_until || self.tidy.done_at == Some(length) {
+            return Ok(false);
+        }
+        match compaction::step(batches, MEMORY_BYTES).await {
+            Ok(Some(manifest)) => {
+                replace_keys(&mut self.keys, &manifest);
+                Ok(true)
+            }
+            Ok(None) => {
+                self.tidy.done_at = Some(length);
+                Ok(false)
+            }
+            Err(RunError::Ledger(error)) => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(pipeline = %self.name, error = chain(&error), "a compaction failed");
+                self.tidy.rest_until = Instant::now() + REST;
+                self.drop_compactions().await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Finishes a compaction that an earlier leader left behind.
+    pub(super) async fn finish_compaction(&mut self, id: &BatchId) -> Result<(), LaneError> {
+        let Some(batches) = &mut self.batches else {
+            return Ok(());
+        };
+        let settled = compaction::settle(batches, id, MEMORY_BYTES).await;
+        if let Some(manifest) = settled.map_err(|source| unsettled(id, source))? {
+            replace_keys(&mut self.keys, &manifest);
+        }
+        Ok(())
+    }
+
+    /// What a compaction that failed had planned is free again.
+    async fn drop_compactions(&mut self) -> Result<(), LaneError> {
+        let Some(batches) = &mut self.batches else {
+            return Ok(());
+        };
+        for (id, _) in batches
+            .open()
+            .into_iter()
+            .filter(|(_, batch)| batch.is_compaction())
+        {
+            let given_up = compaction::give_up(batches, &id).await;
+            if let Some(manifest) = given_up.map_err(|source| unsettled(&id, source))? {
+                replace_keys(&mut self.keys, &manifest);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The key files that count after a compaction.
+fn replace_keys(keys: &mut Vec<KeyFile>, manifest: &Manifest) {
+    let gone = live::replaced(std::slice::from_ref(manifest));
+    keys.retain(|file| !gone.contains(file.object.key.as_str()));
+    keys.extend(manifest.keys.iter().cloned());
+}
+
+fn unsettled(batch: &BatchId, source: RunError) -> LaneError {
+    LaneError::Unsettled {
+        batch: batch.clone(),
+        source: Box::new(source),
+    }
+}
