@@ -71,7 +71,7 @@ impl Show {
                 for worker in &cluster.workers {
                     table.add_row([
                         worker.name.clone(),
-                        state(worker).to_owned(),
+                        shown_state(worker),
                         worker.slots.to_string(),
                         worker.slots_busy.to_string(),
                         worker.zone.clone(),
@@ -111,6 +111,14 @@ fn state(worker: &Worker) -> &'static str {
     }
 }
 
+/// With why it takes no tasks, where it says so.
+fn shown_state(worker: &Worker) -> String {
+    if worker.trouble.is_empty() {
+        return state(worker).to_owned();
+    }
+    format!("{}: {}", state(worker), worker.trouble)
+}
+
 fn worker_json(worker: &Worker) -> Value {
     json!({
         "name": worker.name,
@@ -120,6 +128,7 @@ fn worker_json(worker: &Worker) -> Value {
         "slots_busy": worker.slots_busy,
         "zone": worker.zone,
         "state": state(worker),
+        "trouble": worker.trouble,
         "start_time": time(worker.start_time.as_ref()),
         "seen_time": time(worker.seen_time.as_ref()),
     })

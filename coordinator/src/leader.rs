@@ -18,6 +18,7 @@ use crate::causes::chain;
 use crate::engine::stopped;
 use crate::handoff;
 use crate::lane::{self, ActiveJobs, LaneError, Tools};
+use crate::mind;
 use crate::registry::Retention;
 use crate::registry::state::is_active;
 
@@ -35,9 +36,10 @@ pub async fn lead(tools: Arc<Tools>, mut stop: watch::Receiver<bool>) {
     let mut at_work: BTreeSet<PipelineName> = BTreeSet::new();
     let mut prune = tokio::time::interval(PRUNE_EVERY);
     // Ends with this function, wherever it stands.
-    let mut handoffs = JoinSet::new();
+    let mut beside = JoinSet::new();
     let span = tracing::error_span!("handoffs", epoch = tools.lead.epoch());
-    handoffs.spawn(handoff::tend(Arc::clone(&tools)).instrument(span));
+    beside.spawn(handoff::tend(Arc::clone(&tools)).instrument(span));
+    beside.spawn(mind::tend(Arc::clone(&tools)));
     loop {
         tokio::select! {
             job = watched.next() => match job {

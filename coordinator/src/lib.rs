@@ -3,7 +3,7 @@
 //! Read, decide, act: [`ledger`] holds what happened, [`split`] decides what is next, [`engine`] runs it,
 //! [`commit`] makes it visible, [`handoff`] loads it into the warehouse. [`job`] is the loop around them for the embedded run; [`verify`] proves
 //! from what is stored that nothing was lost or doubled. In a cluster, [`api`] takes requests, [`registry`] keeps
-//! them, [`election`] says who acts on them and [`workers`] who works.
+//! them, [`election`] says who acts on them, [`workers`] who works, and [`mind`] lets go of who does not.
 
 pub mod api;
 pub mod applied;
@@ -23,6 +23,7 @@ pub mod leader;
 pub mod ledger;
 pub mod lifecycle;
 pub mod metrics;
+pub mod mind;
 pub mod node;
 pub mod quarantine;
 pub mod query;

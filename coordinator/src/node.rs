@@ -232,7 +232,8 @@ async fn campaign(
             runner: options.name.clone(),
         }));
         let listener = TcpListener::from_std(scheduler.try_clone().map_err(listen)?).map_err(listen)?;
-        let engine = Ballista::start(listener, Arc::clone(&workplace), options.api.tls.as_ref()).await?;
+        let tls = options.api.tls.as_ref();
+        let engine = Ballista::start(listener, Arc::clone(&workplace), Arc::clone(&workers), tls).await?;
         let seats = Arc::clone(&workers);
         let tools = Arc::new(Tools {
             etcd: etcd.clone(),
@@ -243,6 +244,7 @@ async fn campaign(
             workplace,
             env: Arc::clone(&options.env),
             slots: Arc::new(move || seats.slots(Instant::now()) as usize),
+            workers: Arc::clone(&workers),
             since: tokio::time::Instant::now(),
             batch_bytes: options.batch_bytes,
             hook: Arc::clone(&options.hook),

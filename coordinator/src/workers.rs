@@ -8,11 +8,12 @@
 //! | speaks another protocol version                     | not taken in                                |
 //! | was silent for [`SILENCE`]                          | dead: not listed, no slots; comes back by its next heartbeat |
 //! | comes back under its name with another executor id  | is a new process: the drain asked of the old one is forgotten |
-//! | is draining, by itself or on request                | listed, but gives no slots                  |
+//! | is draining, by itself or on request                | listed, but gives no slots; stays until nobody needs what it holds |
+//! | has a trouble of its own (a full disk)              | listed with it, but gives no slots          |
 //!
 //! The clock comes in as a value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use millrace_proto::v1::{self, PROTOCOL_VERSION, Worker, WorkerState};
@@ -20,6 +21,20 @@ use parking_lot::Mutex;
 
 /// A worker that says nothing for so long is dead.
 pub const SILENCE: Duration = Duration::from_secs(5);
+
+/// How long workers are told of an attempt that is over.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// What a heartbeat is answered with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Welcome {
+    /// The worker was asked to drain.
+    pub drain: bool,
+    /// It drains, and an attempt that runs may need what it holds: it stays.
+    pub is_needed: bool,
+    /// Attempts that are over without a result, `<pipeline>/<batch>-<attempt>`: their tasks may stop.
+    pub given_up: Vec<String>,
+}
 
 /// Why a heartbeat was not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -46,13 +61,22 @@ pub enum JoinError {
 
 /// The table.
 #[derive(Debug, Default)]
-pub struct Workers(Mutex<BTreeMap<String, Seat>>);
+pub struct Workers {
+    seats: Mutex<BTreeMap<String, Seat>>,
+    /// Earlier processes of workers that started anew.
+    replaced: Mutex<Vec<Worker>>,
+    given_up: Mutex<VecDeque<(Instant, String)>>,
+}
 
 #[derive(Debug)]
 struct Seat {
     worker: Worker,
     seen: Instant,
     drain: bool,
+    /// Whether a running attempt may need what it holds: yes, until somebody has looked.
+    is_needed: bool,
+    /// Since when it has nothing to do.
+    idle_since: Option<Instant>,
 }
 
 impl Seat {
@@ -60,8 +84,12 @@ impl Seat {
         now.saturating_duration_since(self.seen) < SILENCE
     }
 
+    fn is_draining(&self) -> bool {
+        self.drain || self.worker.state() == WorkerState::Draining
+    }
+
     fn is_ready(&self, now: Instant) -> bool {
-        self.is_alive(now) && self.worker.state() == WorkerState::Ready && !self.drain
+        self.is_alive(now) && !self.is_draining() && self.worker.trouble.is_empty()
     }
 
     fn shown(&self) -> Worker {
@@ -74,11 +102,11 @@ impl Seat {
 }
 
 impl Workers {
-    /// Takes a heartbeat in; says whether the worker was asked to drain.
+    /// Takes a heartbeat in.
     ///
     /// # Errors
     /// When the worker speaks another protocol version, or does not say who it is.
-    pub fn join(&self, request: v1::JoinClusterRequest, now: Instant) -> Result<bool, JoinError> {
+    pub fn join(&self, request: v1::JoinClusterRequest, now: Instant) -> Result<Welcome, JoinError> {
         let mut worker = request.worker.unwrap_or_default();
         if request.protocol_version != PROTOCOL_VERSION {
             return Err(JoinError::Protocol {
@@ -99,25 +127,80 @@ impl Workers {
             worker.set_state(WorkerState::Ready);
         }
         worker.seen_time = Some(std::time::SystemTime::now().into());
-        let mut seats = self.0.lock();
-        let drain = seats
-            .get(&worker.name)
-            .is_some_and(|before| before.drain && before.worker.executor_id == worker.executor_id);
+        let mut seats = self.seats.lock();
         let name = worker.name.clone();
-        let seat = Seat {
-            worker,
-            seen: now,
-            drain,
-        };
-        if seats.insert(name.clone(), seat).is_none() {
-            tracing::info!(worker = %name, "worker joined");
+        let mut before = seats.remove(&name);
+        if let Some(other) = before.take_if(|before| before.worker.executor_id != worker.executor_id) {
+            self.replaced.lock().push(other.worker);
         }
-        Ok(drain)
+        if before.is_none() {
+            tracing::info!(worker = %name, executor = %worker.executor_id, "worker joined");
+        }
+        let idle = |before: &Seat| before.idle_since.unwrap_or(now);
+        let mut seat = Seat {
+            seen: now,
+            drain: before.as_ref().is_some_and(|before| before.drain),
+            is_needed: before.as_ref().is_none_or(|before| before.is_needed),
+            idle_since: (worker.slots_busy == 0).then(|| before.as_ref().map_or(now, idle)),
+            worker,
+        };
+        seat.is_needed |= !seat.is_draining();
+        let welcome = Welcome {
+            drain: seat.drain,
+            is_needed: seat.is_draining() && seat.is_needed,
+            given_up: self.given_up(now),
+        };
+        seats.insert(name, seat);
+        Ok(welcome)
+    }
+
+    /// An attempt is over without a result: workers are told so.
+    pub fn give_up(&self, attempt: String, now: Instant) {
+        self.given_up.lock().push_back((now, attempt));
+    }
+
+    fn given_up(&self, now: Instant) -> Vec<String> {
+        let mut given_up = self.given_up.lock();
+        given_up.retain(|(at, _)| now.saturating_duration_since(*at) < REMEMBERED);
+        given_up.iter().map(|(_, attempt)| attempt.clone()).collect()
+    }
+
+    /// Whether the worker of this executor id may be given tasks. One that drains or has a trouble may while no other is
+    /// there: what runs can end.
+    pub fn takes_tasks(&self, executor_id: &str, now: Instant) -> bool {
+        let seats = self.seats.lock();
+        let of = |seat: &&Seat| seat.worker.executor_id == executor_id;
+        seats.values().find(of).is_none_or(|seat| seat.is_ready(now))
+            || !seats.values().any(|seat| seat.is_ready(now))
+    }
+
+    /// Executor ids of those that drain.
+    pub fn leaving(&self) -> Vec<String> {
+        let seats = self.seats.lock();
+        let leaving = seats.values().filter(|seat| seat.is_draining());
+        leaving.map(|seat| seat.worker.executor_id.clone()).collect()
+    }
+
+    /// Notes whether a running attempt needs what a worker that drains holds.
+    pub fn is_needed(&self, executor_id: &str, is_needed: bool) {
+        let mut seats = self.seats.lock();
+        let of = |seat: &&mut Seat| seat.worker.executor_id == executor_id;
+        if let Some(seat) = seats.values_mut().find(of) {
+            seat.is_needed = is_needed;
+        }
+    }
+
+    /// How long a worker has had nothing to do, as far as it says so.
+    pub fn idle_for(&self, executor_id: &str, now: Instant) -> Option<Duration> {
+        let seats = self.seats.lock();
+        let of = |seat: &&Seat| seat.worker.executor_id == executor_id && seat.is_alive(now);
+        let since = seats.values().find(of)?.idle_since?;
+        Some(now.saturating_duration_since(since))
     }
 
     /// Asks a worker to drain; its next heartbeat is told. None if there is no such worker.
     pub fn drain(&self, name: &str, now: Instant) -> Option<Worker> {
-        let mut seats = self.0.lock();
+        let mut seats = self.seats.lock();
         let seat = seats.get_mut(name).filter(|seat| seat.is_alive(now))?;
         seat.drain = true;
         Some(seat.shown())
@@ -125,7 +208,7 @@ impl Workers {
 
     /// Every living worker, by name.
     pub fn alive(&self, now: Instant) -> Vec<Worker> {
-        let seats = self.0.lock();
+        let seats = self.seats.lock();
         seats
             .values()
             .filter(|seat| seat.is_alive(now))
@@ -135,7 +218,7 @@ impl Workers {
 
     /// Whether the process of this executor id is alive.
     pub fn is_alive(&self, executor_id: &str, now: Instant) -> bool {
-        let seats = self.0.lock();
+        let seats = self.seats.lock();
         seats
             .values()
             .any(|seat| seat.worker.executor_id == executor_id && seat.is_alive(now))
@@ -143,7 +226,7 @@ impl Workers {
 
     /// Slots of workers that take tasks.
     pub fn slots(&self, now: Instant) -> u32 {
-        let seats = self.0.lock();
+        let seats = self.seats.lock();
         seats
             .values()
             .filter(|seat| seat.is_ready(now))
@@ -151,28 +234,31 @@ impl Workers {
             .sum()
     }
 
-    /// Takes the dead out of the table and names them, each once.
+    /// Takes the dead out of the table and names them, each once; those whom a new process has replaced as well.
     pub fn bury(&self, now: Instant) -> Vec<Worker> {
-        let mut seats = self.0.lock();
+        let mut seats = self.seats.lock();
         let dead: Vec<String> = seats
             .iter()
             .filter(|(_, seat)| !seat.is_alive(now))
             .map(|(name, _)| name.clone())
             .collect();
-        let buried: Vec<Worker> = dead
+        let mut buried: Vec<Worker> = dead
             .iter()
             .filter_map(|name| seats.remove(name))
             .map(|seat| seat.worker)
             .collect();
+        buried.append(&mut self.replaced.lock());
         for worker in &buried {
-            tracing::warn!(worker = %worker.name, executor = %worker.executor_id, "worker is silent: taken for dead");
+            tracing::warn!(worker = %worker.name, executor = %worker.executor_id, "worker is taken for dead");
         }
         buried
     }
 
     /// Forgets everybody: what a coordinator does that does not lead any more.
     pub fn clear(&self) {
-        self.0.lock().clear();
+        self.seats.lock().clear();
+        self.replaced.lock().clear();
+        self.given_up.lock().clear();
     }
 }
 
@@ -221,12 +307,71 @@ mod tests {
     fn a_drained_worker_is_told_and_gives_no_slots_until_it_starts_anew() {
         let (table, now) = (Workers::default(), Instant::now());
         assert!(table.drain("w1", now).is_none());
-        assert!(!table.join(beat("w1", "a"), now).unwrap());
+        assert!(!table.join(beat("w1", "a"), now).unwrap().drain);
         assert_eq!(table.drain("w1", now).unwrap().state(), WorkerState::Draining);
-        assert!(table.join(beat("w1", "a"), now).unwrap());
+        assert!(table.join(beat("w1", "a"), now).unwrap().drain);
         assert_eq!((table.slots(now), table.alive(now).len()), (0, 1));
-        assert!(!table.join(beat("w1", "b"), now).unwrap());
+        assert!(!table.join(beat("w1", "b"), now).unwrap().drain);
         assert_eq!(table.slots(now), 2);
+        let buried = table.bury(now);
+        assert_eq!(
+            buried.first().map(|worker| worker.executor_id.as_str()),
+            Some("a")
+        );
+    }
+
+    #[test]
+    fn a_worker_that_drains_is_needed_until_somebody_has_looked() {
+        let (table, now) = (Workers::default(), Instant::now());
+        assert!(!table.join(beat("w1", "a"), now).unwrap().is_needed);
+        // What was found before it drained says nothing about now.
+        table.is_needed("a", false);
+        table.join(beat("w1", "a"), now).unwrap();
+        table.drain("w1", now).unwrap();
+        assert!(table.join(beat("w1", "a"), now).unwrap().is_needed);
+        assert_eq!(table.leaving(), ["a"]);
+        table.is_needed("a", false);
+        assert!(!table.join(beat("w1", "a"), now).unwrap().is_needed);
+    }
+
+    #[test]
+    fn who_drains_or_has_a_trouble_takes_tasks_only_while_nobody_else_does() {
+        let (table, now) = (Workers::default(), Instant::now());
+        assert!(table.takes_tasks("not heard of yet", now));
+        table.join(beat("w1", "a"), now).unwrap();
+        table.join(beat("w2", "b"), now).unwrap();
+        table.drain("w1", now).unwrap();
+        assert!(!table.takes_tasks("a", now) && table.takes_tasks("b", now));
+        let mut full = beat("w2", "b");
+        full.worker.as_mut().unwrap().trouble = "its disk is full".to_owned();
+        table.join(full, now).unwrap();
+        assert!(table.takes_tasks("a", now) && table.takes_tasks("b", now));
+        assert_eq!(table.slots(now), 0);
+    }
+
+    #[test]
+    fn attempts_given_up_are_told_for_a_while() {
+        let (table, now) = (Workers::default(), Instant::now());
+        table.give_up("shop/b1-7.1".to_owned(), now);
+        assert_eq!(
+            table.join(beat("w1", "a"), now).unwrap().given_up,
+            ["shop/b1-7.1"]
+        );
+        let later = now + REMEMBERED;
+        assert_eq!(table.join(beat("w1", "a"), later).unwrap().given_up.len(), 0);
+    }
+
+    #[test]
+    fn a_worker_is_idle_since_it_first_said_so() {
+        let (table, start) = (Workers::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        table.join(beat("w1", "a"), start).unwrap();
+        table.join(beat("w1", "a"), at(2)).unwrap();
+        assert_eq!(table.idle_for("a", at(3)), Some(Duration::from_secs(3)));
+        let mut busy = beat("w1", "a");
+        busy.worker.as_mut().unwrap().slots_busy = 1;
+        table.join(busy, at(3)).unwrap();
+        assert_eq!(table.idle_for("a", at(3)), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use millrace_proto::ids::{Attempt, BatchId, JobId};
 use millrace_proto::manifest::{Manifest, TaskReport};
 use millrace_proto::split::Split;
 use millrace_proto::tls::Tls;
+use millrace_worker::disk::Disk;
 use millrace_worker::serving::serve_shuffle;
 use millrace_worker::tenure::{Place, Tenure};
 use tokio::net::TcpListener;
@@ -99,7 +100,9 @@ struct Cluster {
 async fn cluster(workers: usize, tls: Option<&Tls>) -> Cluster {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let engine = Ballista::start(listener, workplace("leader"), tls).await.unwrap();
+    let engine = Ballista::start(listener, workplace("leader"), Arc::default(), tls)
+        .await
+        .unwrap();
     let (mut tenures, mut folders) = (Vec::new(), Vec::new());
     let (mut doors, mut counters) = (vec![address.clone()], Vec::new());
     for worker in 0..workers {
@@ -113,8 +116,9 @@ async fn cluster(workers: usize, tls: Option<&Tls>) -> Cluster {
             host: "127.0.0.1".to_owned(),
             port,
             slots: 2,
-            work_dir,
+            work_dir: work_dir.clone(),
             tls: tls.cloned(),
+            disk: Arc::new(Disk::new("worker", work_dir.into(), None)),
         };
         let id = format!("worker-{worker}");
         let workplace = workplace(&id);
@@ -196,6 +200,7 @@ async fn run(cluster: &Cluster, bench: &Bench, batch: &str, committed: &[Manifes
     let (_stop, stopped) = watch::channel(false);
     let work = Work {
         attempt: spec,
+        is_follow: false,
         tasks: &tasks,
         buckets: 4,
         committed: &keys,

@@ -8,6 +8,7 @@
 //! | `Silent`      | does as it was asked                        | hears nothing: the connection ends          |
 //! | `Slow`        | hears of it half a second later             | waits so long                               |
 //! | `Hold`        | hears of it when another fault is set       | waits so long: it is at work until then     |
+//! | `HoldWrites`  | the same of calls that put something        | reads on, and waits when it writes          |
 //!
 //! Signatures stay good: they cover the `Host` that the caller used, and that is passed on. One call a connection: how
 //! bodies are framed need not be understood then.
@@ -37,6 +38,8 @@ pub enum Fault {
     Slow,
     /// Not before another fault is set.
     Hold,
+    /// The same for calls that put something; the others meet no fault.
+    HoldWrites,
 }
 
 struct State {
@@ -122,10 +125,11 @@ impl Drop for Proxy {
 }
 
 impl State {
-    fn fault(&self) -> Fault {
+    fn fault(&self, head: &[u8]) -> Fault {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let (fault, every) = *self.plan.lock();
-        if fault == Fault::None || !call.is_multiple_of(every) {
+        let spared = fault == Fault::HoldWrites && !(head.starts_with(b"PUT ") || head.starts_with(b"POST "));
+        if fault == Fault::None || spared || !call.is_multiple_of(every) {
             return Fault::None;
         }
         self.fired.fetch_add(1, Ordering::Relaxed);
@@ -137,7 +141,7 @@ impl State {
         let (head, length) = head(&mut reader)?;
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        let fault = self.fault();
+        let fault = self.fault(&head);
         let mut caller = caller;
         match fault {
             Fault::Unavailable => {
@@ -148,9 +152,9 @@ impl State {
                 );
             }
             Fault::Slow => std::thread::sleep(DELAY),
-            Fault::Hold => {
+            Fault::Hold | Fault::HoldWrites => {
                 let mut plan = self.plan.lock();
-                self.planned.wait_while(&mut plan, |plan| plan.0 == Fault::Hold);
+                self.planned.wait_while(&mut plan, |plan| plan.0 == fault);
             }
             Fault::None | Fault::Silent => {}
         }

@@ -31,6 +31,7 @@ struct File {
     slots: Option<Spanned<usize>>,
     zone: Option<Text>,
     work_dir: Text,
+    work_dir_bytes: Option<u64>,
     memory_bytes: Option<Spanned<usize>>,
     drain_seconds: Option<Spanned<u64>>,
     token: Option<Text>,
@@ -60,6 +61,8 @@ pub struct WorkerConfig {
     pub zone: String,
     /// Folder on a fast disk; its subfolder `shuffle` is emptied at the start.
     pub work_dir: PathBuf,
+    /// Most bytes of shuffle data in it. Default: as many as fit. Over it, tasks are done elsewhere.
+    pub work_dir_bytes: Option<u64>,
     /// Memory for rows that wait to be written and for committed keys, in bytes. Default: 2 GiB.
     pub memory_bytes: usize,
     /// How long running tasks may go on after SIGTERM. Default: 110.
@@ -135,6 +138,7 @@ fn config(reader: &mut Reader<'_>, file: &File) -> Option<WorkerConfig> {
         slots: at_least(reader, "slots", file.slots.as_ref(), 1),
         zone: zone.flatten().unwrap_or_default(),
         work_dir: work_dir?,
+        work_dir_bytes: file.work_dir_bytes,
         memory_bytes: at_least(reader, "memory_bytes", file.memory_bytes.as_ref(), 64 << 20)
             .unwrap_or(TWO_GIB),
         drain_seconds: file

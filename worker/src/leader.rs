@@ -29,6 +29,10 @@ pub struct Answer {
     pub leader: Coordinator,
     /// The worker was asked to drain.
     pub drain: bool,
+    /// The worker drains, and the leader may need what it holds.
+    pub is_needed: bool,
+    /// Attempts that are over without a result.
+    pub given_up: Vec<String>,
 }
 
 /// Why nobody took a heartbeat.
@@ -161,6 +165,8 @@ impl Leaders {
         Ok(Answer {
             leader,
             drain: answer.drain,
+            is_needed: answer.is_needed,
+            given_up: answer.given_up,
         })
     }
 

@@ -8,6 +8,7 @@
 //! | module      | has                                                    |
 //! |-------------|--------------------------------------------------------|
 //! | [`config`]  | what a worker is told                                  |
+//! | [`disk`]    | where shuffle data lies: bounded, watched, cleaned     |
 //! | [`leader`]  | finding and following the leader                       |
 //! | [`metrics`] | what it counts                                         |
 //! | [`tenure`]  | taking tasks under one leader                          |
@@ -15,9 +16,11 @@
 //! | [`serving`] | the loop around them, shuffle data for others, metrics |
 
 pub mod config;
+pub mod disk;
 pub mod leader;
 pub mod metrics;
 pub mod serving;
+mod stage;
 mod task;
 pub mod tenure;
 

@@ -19,6 +19,7 @@ pub struct WorkerMetrics {
     busy: AtomicU64,
     epoch: AtomicU64,
     memory_bytes: AtomicU64,
+    shuffle: AtomicU64,
 }
 
 impl WorkerMetrics {
@@ -30,6 +31,10 @@ impl WorkerMetrics {
     /// How much it may hold in rows and keys together.
     pub(crate) fn memory_bytes(&self, bytes: usize) {
         self.memory_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn shuffle_bytes(&self, bytes: u64) {
+        self.shuffle.store(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn follows(&self, epoch: u64) {
@@ -63,6 +68,10 @@ impl Collector for Scrape {
         let epoch = gauge(self.0.epoch.load(Ordering::Relaxed));
         let help = "Epoch of the leader that is followed; 0 for none.";
         epoch.encode(encoder.encode_descriptor("millrace_worker_leader_epoch", help, None, kind)?)?;
+        let shuffle = gauge(self.0.shuffle.load(Ordering::Relaxed));
+        let help = "Shuffle data on this worker's disk.";
+        let unit = Some(&Unit::Bytes);
+        shuffle.encode(encoder.encode_descriptor("millrace_worker_shuffle", help, unit, kind)?)?;
         let counter = ConstCounter::new(0_u64).metric_type();
         let mut rows = encoder.encode_descriptor("millrace_step_rows", "Rows by step.", None, counter)?;
         for count in self.0.steps.read() {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use ballista_executor::flight_service::BallistaFlightService;
@@ -20,12 +20,15 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::config::WorkerConfig;
+use crate::disk::Disk;
 use crate::leader::{LeaderError, Leaders};
 use crate::metrics::WorkerMetrics;
 use crate::tenure::{Place, Tenure};
 
 /// Between heartbeats.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Between heartbeats while it drains.
+const DRAINING: Duration = Duration::from_millis(100);
 /// Largest message of shuffle data.
 const MESSAGE_BYTES: usize = 128 << 20;
 
@@ -143,6 +146,7 @@ impl Worker {
             Some((host, port)) => (host.to_owned(), port.parse().unwrap_or(local.port())),
             None => (local.ip().to_string(), local.port()),
         };
+        let disk = Arc::new(Disk::new(&config.name, shuffle.clone(), config.work_dir_bytes));
         let work_dir = shuffle.display().to_string();
         let served = serve_shuffle(listener, work_dir.clone(), access.tls.as_ref());
         let serving = tokio::spawn(served.map_err(WorkerError::Tls)?);
@@ -152,6 +156,7 @@ impl Worker {
             slots: config.slot_count(),
             work_dir,
             tls: access.tls.clone(),
+            disk,
         };
         let gauges = Arc::<WorkerMetrics>::default();
         gauges.memory_bytes(config.memory_bytes);
@@ -194,6 +199,7 @@ impl Worker {
             }
             is_unheard = unheard;
             self.gauges.slots(self.place.slots, busy);
+            self.look_at_disk(following.as_ref()).await;
             match leaders.join(&self.describe(&id, busy, false)).await {
                 Ok(answer) => {
                     if std::mem::take(&mut is_silent) {
@@ -204,8 +210,15 @@ impl Worker {
                         .is_some_and(|following| following.is_of(&answer.leader))
                     {
                         drop(following.take());
+                        // What lies there was for the leader before.
+                        if let Err(error) = empty(Path::new(&self.place.work_dir)) {
+                            tracing::warn!(%error, "shuffle data of an earlier leader stays");
+                        }
                         id = fresh_id();
                         following = self.follow(&answer.leader, &id).await;
+                    }
+                    if let Some(following) = &following {
+                        following.tenure.give_up(&answer.given_up);
                     }
                     if answer.drain {
                         tracing::info!("draining: the leader asked for it");
@@ -232,22 +245,35 @@ impl Worker {
                 }
             }
         }
-        if let Some(Following { tenure, .. }) = following {
-            let worker = self.describe(&id, tenure.busy(), true);
-            let patience = Duration::from_secs(self.config.drain_seconds);
-            let drained = tenure.drain(patience);
-            tokio::pin!(drained);
-            loop {
-                tokio::select! {
-                    () = &mut drained => break,
-                    () = tokio::time::sleep(HEARTBEAT) => {
-                        // The leader is told, so that it counts on this worker no more.
-                        let _ = leaders.join(&worker).await;
-                    }
-                }
-            }
+        if let Some(following) = following {
+            self.drain(following, &mut leaders, &id).await;
         }
         Ok(())
+    }
+
+    /// Says that it drains, so that it is given no more tasks, until its tasks have ended and nobody needs what they
+    /// left here: a worker that goes with the results of a first stage takes the whole attempt with it. Then leaves.
+    async fn drain(&self, following: Following, leaders: &mut Leaders, id: &str) {
+        let end = Instant::now() + Duration::from_secs(self.config.drain_seconds);
+        loop {
+            let busy = following.tenure.busy();
+            self.gauges.slots(self.place.slots, busy);
+            let answer = leaders.join(&self.describe(id, busy, true)).await;
+            // What is here is of use to this one leader only.
+            let is_needed = answer.is_ok_and(|answer| {
+                following.tenure.give_up(&answer.given_up);
+                answer.is_needed && following.is_of(&answer.leader)
+            });
+            if busy == 0 && !is_needed {
+                break;
+            }
+            if Instant::now() >= end {
+                tracing::warn!(busy, is_needed, "leaving before all is done: it took too long");
+                break;
+            }
+            tokio::time::sleep(DRAINING).await;
+        }
+        following.tenure.leave("drained").await;
     }
 
     /// Begins to take tasks from a leader; none where its scheduler cannot be reached yet.
@@ -286,7 +312,25 @@ impl Worker {
             state: state.into(),
             start_time: Some(self.started.into()),
             seen_time: None,
+            trouble: self
+                .place
+                .disk
+                .trouble()
+                .map_or(String::new(), |error| error.to_string()),
         }
+    }
+
+    /// Where tasks have filled the disk, they are stopped.
+    async fn look_at_disk(&self, following: Option<&Following>) {
+        let disk = Arc::clone(&self.place.disk);
+        // It only looks: there is nothing to be done where it cannot.
+        let _ = tokio::task::spawn_blocking(move || disk.look(Instant::now())).await;
+        if self.place.disk.has_filled()
+            && let Some(following) = following
+        {
+            following.tenure.stop_tasks();
+        }
+        self.gauges.shuffle_bytes(self.place.disk.used());
     }
 
     /// Half of the memory is for committed keys, the other for rows that wait.

@@ -27,7 +27,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, ClientTlsConfig};
 
+use crate::disk::Disk;
 use crate::leader::endpoint;
+use crate::stage::Stages;
 use crate::task::WatchedEngine;
 
 /// Largest message from the scheduler: plans name every split.
@@ -54,6 +56,8 @@ pub struct Place {
     pub work_dir: String,
     /// How the scheduler and other workers are spoken to; none: in the clear.
     pub tls: Option<Tls>,
+    /// The disk that it is on.
+    pub disk: Arc<Disk>,
 }
 
 /// Why a tenure did not begin.
@@ -162,26 +166,23 @@ impl Tenure {
             .max(self.slot_count.saturating_sub(self.slots.available_permits()))
     }
 
-    /// Takes no new task, and waits for `patience` at most until those that run have ended and their end is
-    /// told; then tells the scheduler that this executor is gone, so that it does not wait for it.
-    pub async fn drain(self, patience: Duration) {
-        let all = u32::try_from(self.slot_count).unwrap_or(u32::MAX);
-        let slots = Arc::clone(&self.slots);
-        // Waiting for all slots keeps every new task out, and ends when the last one does.
-        let drained = tokio::time::timeout(patience, slots.acquire_many_owned(all)).await;
-        if drained.is_err() {
-            tracing::warn!(
-                busy = self.busy(),
-                "tasks are handed back: they did not end in time"
-            );
-        }
+    /// Stops the tasks of these attempts at their next batch: what they would write counts for nothing.
+    pub fn give_up(&self, attempts: &[String]) {
+        self.workplace.give_up(attempts);
+    }
+
+    /// Stops every task that runs now at its next batch. New ones run.
+    pub fn stop_tasks(&self) {
+        self.workplace.give_up_all();
+    }
+
+    /// Polls no more, and tells the scheduler that this executor is gone with what it holds.
+    pub async fn leave(self, reason: &str) {
+        self.polling.abort();
         let told = ExecutorStoppedParams {
             executor_id: self.executor.metadata.id.clone(),
-            reason: "drained".to_owned(),
+            reason: reason.to_owned(),
         };
-        // With the permit given back the loop polls once more, which tells the last results.
-        drop(drained);
-        tokio::time::sleep(Duration::from_millis(200)).await;
         let mut scheduler = self.scheduler.clone();
         if let Err(error) = scheduler.executor_stopped(told).await {
             tracing::warn!(%error, "the scheduler was not told that this worker leaves");
@@ -241,7 +242,10 @@ fn executor(id: String, place: &Place, workplace: &Arc<Workplace>) -> Result<Exe
         Arc::new(BallistaFunctionRegistry::from(&state)),
         Arc::new(LoggingMetricsCollector::default()),
         place.slots,
-        Arc::new(WatchedEngine::new(workplace.counters())),
+        Arc::new(Stages::new(
+            WatchedEngine::new(workplace.counters()),
+            Arc::clone(&place.disk),
+        )),
     ))
 }
 

@@ -32,6 +32,14 @@ const BATCH_MIB: u64 = 2;
 /// A warehouse that is behind for longer is alarmed: soon, so that stories need not wait for it.
 const SERVICE_LEVEL_SECONDS: u64 = 1;
 
+/// Runs a command on a disk of so many KiB at a folder.
+const SMALL_DISK: &str = r#"kib=$1 folder=$2; shift 2
+if unshare --mount --map-root-user true 2> /dev/null; then
+  exec unshare --mount --map-root-user sh -c \
+    'mount -t tmpfs -o size="$1"k tmpfs "$2" && shift 2 && exec "$@"' sh "$kib" "$folder" "$@"
+fi
+trap '' XFSZ; ulimit -f $((kib * 2)); exec "$@""#;
+
 /// One story at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -129,6 +137,21 @@ impl Sandbox {
         });
     }
 
+    /// Waits until a worker has nothing to do, and lies on a result of a stage of an attempt that runs.
+    pub(crate) fn has_result(&self, worker: &str, stage: u32) {
+        let stages = format!("{worker}.work/shuffle/*/{stage}/*/data*.arrow");
+        let pattern = self.path(&stages).display().to_string();
+        self.until(&format!("{worker} holds a result of stage {stage}"), |sandbox| {
+            let cluster = sandbox.try_json(&["cluster", "show"])?;
+            let idle = |shown: &Value| shown["name"] == worker && shown["slots_busy"] == 0;
+            cluster["workers"].as_array()?.iter().find(|shown| idle(shown))?;
+            let mut found = glob::glob(&pattern).unwrap().flatten();
+            found
+                .find(|file| file.metadata().is_ok_and(|file| file.len() > 0))
+                .map(|_| ())
+        });
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -183,7 +206,8 @@ impl Sandbox {
              service_level_seconds: {SERVICE_LEVEL_SECONDS}\netcd: {}\n",
             self.etcd()
         );
-        self.process("coordinator", name, &config, variables, Some(api));
+        let command = self.environment(Command::new(env!("CARGO_BIN_EXE_millrace")));
+        self.process(command, "coordinator", name, &config, variables, Some(api));
         api
     }
 
@@ -211,17 +235,43 @@ impl Sandbox {
 
     /// Starts a worker of one slot.
     pub(crate) fn worker(&mut self, name: &str, variables: &[(&str, &str)]) {
-        let config = format!(
-            "name: {name}\nslots: 1\nmemory_bytes: {}\ndrain_seconds: 20\nwork_dir: {}\netcd: {}\n",
+        self.worker_with(name, "", variables);
+    }
+
+    /// The same with more lines in its configuration.
+    pub(crate) fn worker_with(&mut self, name: &str, more: &str, variables: &[(&str, &str)]) {
+        let config = self.worker_config(name, more);
+        let command = self.environment(Command::new(env!("CARGO_BIN_EXE_millrace")));
+        self.process(command, "worker", name, &config, variables, None);
+    }
+
+    /// The same on a disk of so many KiB: a file system in memory that only this process sees, or where no such thing may
+    /// be made, files that may not grow larger.
+    pub(crate) fn worker_on_small_disk(&mut self, name: &str, kib: u64) {
+        let config = self.worker_config(name, "");
+        let folder = self.path(&format!("{name}.work"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", SMALL_DISK, "sh", &kib.to_string()])
+            .arg(&folder);
+        command.arg(env!("CARGO_BIN_EXE_millrace"));
+        let command = self.environment(command);
+        self.process(command, "worker", name, &config, &[], None);
+    }
+
+    fn worker_config(&self, name: &str, more: &str) -> String {
+        format!(
+            "name: {name}\nslots: 1\nmemory_bytes: {}\ndrain_seconds: 20\nwork_dir: {}\netcd: {}\n{more}\n",
             256 << 20,
             self.path(&format!("{name}.work")).display(),
             self.etcd()
-        );
-        self.process("worker", name, &config, variables, None);
+        )
     }
 
     fn process(
         &mut self,
+        mut command: Command,
         kind: &str,
         name: &str,
         config: &str,
@@ -241,7 +291,6 @@ impl Sandbox {
             .append(true)
             .open(self.path(&format!("{name}.log")))
             .unwrap();
-        let mut command = self.environment(Command::new(env!("CARGO_BIN_EXE_millrace")));
         command.args(["--log", "info", kind, "--config"]).arg(file);
         command.envs(variables.iter().copied());
         command

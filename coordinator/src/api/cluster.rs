@@ -60,13 +60,18 @@ impl ClusterService for Cluster {
         &self,
         request: Request<v1::JoinClusterRequest>,
     ) -> Result<Response<v1::JoinClusterResponse>, Status> {
-        let drain = self
+        let welcome = self
             .0
             .control
             .workers
             .join(request.into_inner(), Instant::now())?;
         let leader = self.leader().await;
-        Ok(Response::new(v1::JoinClusterResponse { leader, drain }))
+        Ok(Response::new(v1::JoinClusterResponse {
+            leader,
+            drain: welcome.drain,
+            is_needed: welcome.is_needed,
+            given_up: welcome.given_up,
+        }))
     }
 }
 

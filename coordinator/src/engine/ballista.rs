@@ -4,9 +4,12 @@
 //! is disposable: its state is in memory only, the ledger is the truth, and an attempt that ends in an error is simply
 //! not committed. The reports are read from the object that the plan's last operator puts, not from the job's result,
 //! which can name tasks that were repeated elsewhere.
+//!
+//! An attempt in whose midst a stage was begun anew is [given up](EngineError::Disturbed) at once and made again from the
+//! start: [`super::graph`] says why.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ballista_core::config::{
     BALLISTA_ADAPTIVE_PLANNER_ENABLED, BALLISTA_CLIENT_GRPC_MAX_MESSAGE_SIZE, BALLISTA_COALESCE_ENABLED,
@@ -15,12 +18,14 @@ use ballista_core::config::{
 use ballista_core::error::BallistaError;
 use ballista_core::extension::SessionConfigExt;
 use ballista_core::serde::BallistaPhysicalExtensionCodec;
+use ballista_core::serde::protobuf::ExecutorStoppedParams;
 use ballista_core::serde::protobuf::job_status::Status;
-use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
+use ballista_core::serde::protobuf::scheduler_grpc_server::{SchedulerGrpc, SchedulerGrpcServer};
 use ballista_scheduler::cluster::BallistaCluster;
-use ballista_scheduler::config::SchedulerConfig;
+use ballista_scheduler::config::{SchedulerConfig, TaskDistributionPolicy};
 use ballista_scheduler::scheduler_process::create_scheduler;
 use ballista_scheduler::scheduler_server::SchedulerServer;
+use ballista_scheduler::state::execution_graph::ExecutionGraphBox;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::SessionStateBuilder;
@@ -35,18 +40,21 @@ use millrace_proto::manifest::{KeyFile, TaskReport};
 use millrace_proto::split::Split;
 use millrace_proto::tls::Tls;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 
+use super::graph::{InUse, begun_anew, sinks};
+use super::turns::{JobName, Turns};
 use super::{EngineError, stopped};
 use crate::lake::Lake;
+use crate::workers::Workers;
 
 /// Largest message between scheduler and workers: plans name every split.
 pub const MESSAGE_BYTES: usize = 128 << 20;
 /// How often a running attempt is looked at.
 const POLL_EVERY: Duration = Duration::from_millis(20);
-/// A worker that has not been heard of for so long is taken for dead, in seconds.
+/// A worker that has not polled for so long is taken for dead, whatever else it says, in seconds.
 const WORKER_TIMEOUT_SECONDS: u64 = 10;
 
 type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
@@ -55,6 +63,7 @@ type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 pub struct Ballista {
     scheduler: Scheduler,
     workplace: Arc<Workplace>,
+    workers: Arc<Workers>,
     serving: JoinHandle<()>,
 }
 
@@ -63,6 +72,8 @@ pub struct Ballista {
 pub struct Work<'a> {
     /// The attempt.
     pub attempt: AttemptSpec,
+    /// Whether it is of a `follow` job, which goes first where slots are few.
+    pub is_follow: bool,
     /// The splits of each task of the first stage.
     pub tasks: &'a [Vec<Split>],
     /// Tasks after an exchange.
@@ -98,13 +109,15 @@ pub fn session_config() -> SessionConfig {
 }
 
 impl Ballista {
-    /// Starts a scheduler that serves workers on `listener`; with TLS only those of the cluster's authority.
+    /// Starts a scheduler that serves workers on `listener`, and gives tasks to those that take some; with TLS only those
+    /// of the cluster's authority are served.
     ///
     /// # Errors
     /// When Ballista refuses to start, or certificate and key do not fit together.
     pub async fn start(
         listener: TcpListener,
         workplace: Arc<Workplace>,
+        workers: Arc<Workers>,
         tls: Option<&Tls>,
     ) -> Result<Self, EngineError> {
         let address = listener.local_addr().map_err(EngineError::Listen)?;
@@ -113,14 +126,18 @@ impl Ballista {
             Arc::clone(&workplace),
             Arc::new(BallistaPhysicalExtensionCodec::default()),
         );
+        let table = Arc::clone(&workers);
+        let turns = Turns::new(Arc::new(move |id| table.takes_tasks(id, Instant::now())));
         let config = SchedulerConfig {
+            task_distribution: TaskDistributionPolicy::Custom(Arc::new(turns)),
             external_host: address.ip().to_string(),
             bind_port: address.port(),
             scheduling_policy: TaskSchedulingPolicy::PullStaged,
             executor_timeout_seconds: WORKER_TIMEOUT_SECONDS,
             expire_dead_executor_interval_seconds: 1,
             no_executors_grace_period_seconds: u64::from(u32::MAX),
-            executor_termination_grace_period: 30,
+            // Who says that it leaves has nothing left to give.
+            executor_termination_grace_period: 0,
             finished_job_data_clean_up_interval_seconds: 30,
             finished_job_state_clean_up_interval_seconds: 60,
             grpc_server_max_decoding_message_size: message_bytes,
@@ -158,8 +175,38 @@ impl Ballista {
         Ok(Self {
             scheduler,
             workplace,
+            workers,
             serving,
         })
+    }
+
+    /// Takes a worker for gone: what it did is done again elsewhere.
+    pub async fn lose(&self, executor_id: &str, reason: &str) {
+        let request = tonic::Request::new(ExecutorStoppedParams {
+            executor_id: executor_id.to_owned(),
+            reason: reason.to_owned(),
+        });
+        if let Err(error) = SchedulerGrpc::executor_stopped(&self.scheduler, request).await {
+            tracing::warn!(executor = executor_id, %error, "a worker that is gone was not taken out");
+        }
+    }
+
+    /// How long a worker has not polled for tasks; none if it never has, or is out already.
+    #[must_use]
+    pub fn silent_for(&self, executor_id: &str) -> Option<Duration> {
+        let heard = self
+            .scheduler
+            .state
+            .executor_manager
+            .get_executor_hearbeat(executor_id)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(now.saturating_sub(Duration::from_secs(heard.timestamp)))
+    }
+
+    /// What running attempts have of workers at this moment.
+    pub async fn in_use(&self) -> InUse {
+        let manager = &self.scheduler.state.task_manager;
+        InUse::of(&manager.get_running_job_cache()).await
     }
 
     /// Runs one attempt. `progress` is told how far it is.
@@ -175,6 +222,7 @@ impl Ballista {
     ) -> Result<Vec<TaskReport>, EngineError> {
         let Work {
             attempt,
+            is_follow,
             tasks,
             buckets,
             committed,
@@ -183,7 +231,11 @@ impl Ballista {
             .workplace
             .prepare(&attempt.pipeline, attempt.environment.as_deref())?;
         let reports = keys::attempt(&attempt.batch, attempt.attempt);
-        let name = format!("{}-{}", attempt.batch, attempt.attempt);
+        let name = JobName {
+            pipeline: prepared.steps.pipeline.name.to_string(),
+            attempt: format!("{}-{}", attempt.batch, attempt.attempt),
+            is_follow,
+        };
         let mut objects = vec![String::new(); tasks.iter().map(Vec::len).sum()];
         for split in tasks.iter().flatten() {
             if let Some(object) = objects.get_mut(split.index as usize) {
@@ -199,14 +251,26 @@ impl Ballista {
             &prepared,
             &self.workplace,
         )?;
-        self.execute(&name, plan, progress, stop).await?;
+        let expected = sinks(&plan);
+        let ran = self.execute(&name, plan, progress, stop).await;
+        if ran.is_err() {
+            let over = format!("{}/{}", name.pipeline, name.attempt);
+            self.workers.give_up(over, Instant::now());
+        }
+        ran?;
         let bytes = lake.get(&reports).await.map_err(EngineError::Reports)?;
-        Ok(read_reports(&bytes)?)
+        let reports = read_reports(&bytes)?;
+        if reports.len() != expected {
+            return Err(EngineError::Disturbed {
+                what: format!("{} of {expected} tasks reported", reports.len()),
+            });
+        }
+        Ok(reports)
     }
 
     async fn execute(
         &self,
-        name: &str,
+        name: &JobName,
         plan: Arc<dyn ExecutionPlan>,
         progress: &(dyn Fn(TaskProgress) + Send + Sync),
         stop: &watch::Receiver<bool>,
@@ -214,10 +278,11 @@ impl Ballista {
         let context = Arc::new(SessionContext::new_with_config(session_config()));
         let job = self
             .scheduler
-            .submit_physical_plan(name, context, plan, None)
+            .submit_physical_plan(&name.to_string(), context, plan, None)
             .await?;
         let mut stop = stop.clone();
         let manager = &self.scheduler.state.task_manager;
+        let mut graph: Option<Arc<RwLock<ExecutionGraphBox>>> = None;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(POLL_EVERY) => {}
@@ -226,13 +291,30 @@ impl Ballista {
                     return Err(EngineError::Stopped);
                 }
             }
+            if graph.is_none() {
+                let running = manager.get_running_job_cache();
+                graph = running
+                    .get(&job)
+                    .map(|running| Arc::clone(&running.execution_graph));
+            }
             let status = manager.get_job_status(&job).await?;
+            // Looked at after the status: what is done in the end was not begun anew before.
+            let stage = match &graph {
+                Some(graph) => begun_anew(&*graph.read().await),
+                None => None,
+            };
+            if let Some(stage) = stage {
+                self.scheduler.cancel_job(job).await?;
+                return Err(EngineError::Disturbed {
+                    what: format!("stage {stage} had read from a worker that is gone"),
+                });
+            }
             match status.and_then(|status| status.status) {
                 Some(Status::Successful(_)) => return Ok(()),
                 Some(Status::Failed(failed)) => return Err(EngineError::Job(first_line(&failed.error))),
                 Some(Status::Running(_)) => {
-                    if let Some(running) = manager.get_running_job_cache().get(&job) {
-                        let graph = running.execution_graph.read().await;
+                    if let Some(graph) = &graph {
+                        let graph = graph.read().await;
                         progress(TaskProgress {
                             done: u32::try_from(graph.completed_stages()).unwrap_or(u32::MAX),
                             tasks: u32::try_from(graph.stage_count()).unwrap_or(u32::MAX),

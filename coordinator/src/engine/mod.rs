@@ -2,7 +2,9 @@
 
 pub mod ballista;
 pub mod embedded;
+pub mod graph;
 mod queue;
+mod turns;
 
 use millrace_pipeline::codec::CodecError;
 use millrace_pipeline::dedup::DedupError;
@@ -44,6 +46,12 @@ pub enum EngineError {
     /// Tasks failed for good.
     #[error("the workers gave up: {0}")]
     Job(String),
+    /// Workers left while the attempt needed them, and what is left of it cannot be trusted. Another attempt is all it takes.
+    #[error("the attempt is begun again: {what}")]
+    Disturbed {
+        /// How it was found out.
+        what: String,
+    },
     /// The reports cannot be read.
     #[error("the reports of an attempt cannot be read")]
     Reports(#[source] LakeError),

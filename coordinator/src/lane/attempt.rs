@@ -146,8 +146,11 @@ impl Lane {
             }
             self.tools.metrics.attempt_failed(self.name.as_str());
             tracing::warn!(job = job.job_id, batch = %batch, attempt = %attempt, error = chain(&failed), "an attempt failed");
-            tokio::time::sleep(pause).await;
-            (pause, tries) = ((pause * 2).min(RETRY_PAUSE_MAX), tries + 1);
+            if !failed.is_disturbed() {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_PAUSE_MAX);
+            }
+            tries += 1;
             attempt = batches.start(batch).await?;
         }
     }
@@ -185,6 +188,10 @@ impl Lane {
         };
         let work = Work {
             attempt: spec,
+            is_follow: self
+                .running
+                .get(&job.job_id)
+                .is_some_and(|running| running.input.is_follow()),
             tasks,
             buckets,
             committed: keys,

@@ -9,6 +9,7 @@
 //! | several jobs are active                 | takes a batch of each in turn; a `follow` job whose time has come first |
 //! | an attempt fails                        | tries the same positions again, with growing pauses, for half a minute |
 //! | a redrive is interrupted                | its open batch is given up, unless its manifest is there; what is left is read again |
+//! | workers leave and take with them what an attempt needed | tries again at once                                   |
 //! | the brokers do not answer               | asks again, for as long as it takes                                     |
 //! | no job has a batch to be run            | compacts complete hours, deletes what was replaced                      |
 //! | it still fails, or its job is cancelled | gives the batch up, unless its manifest is there: its positions are free |
@@ -43,6 +44,7 @@ use crate::metrics::Metrics;
 use crate::query::QueryError;
 use crate::registry::{Registry, RegistryError};
 use crate::split::kafka::TopicError;
+use crate::workers::Workers;
 
 pub use work::Lane;
 
@@ -70,6 +72,8 @@ pub struct Tools {
     pub env: Environment,
     /// Slots of all workers at this moment.
     pub slots: Arc<dyn Fn() -> usize + Send + Sync>,
+    /// Who works.
+    pub workers: Arc<Workers>,
     /// When we began to lead.
     pub since: tokio::time::Instant,
     /// Unpacked input that is committed at once, in bytes.
@@ -172,6 +176,11 @@ impl LaneError {
                 ..
             }
         )
+    }
+
+    /// Whether an attempt only met workers that left: the next one need not wait.
+    fn is_disturbed(&self) -> bool {
+        matches!(self, Self::Engine(EngineError::Disturbed { .. }))
     }
 
     /// Whether waiting helps: brokers come back.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -20,6 +19,7 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
+use super::workplace::Stops;
 use super::{AttemptSpec, Extra, Prepared, StepCounters, Workplace};
 use crate::dedup::KeyIndex;
 use crate::plan::{PlanError, Step, Tools};
@@ -32,7 +32,7 @@ pub struct Travelling {
     step: Step,
     attempt: Arc<AttemptSpec>,
     extra: Extra,
-    cancelled: Arc<AtomicBool>,
+    stops: Stops,
     counters: Arc<StepCounters>,
 }
 
@@ -77,7 +77,7 @@ pub(super) fn make(
         step,
         attempt: Arc::clone(attempt),
         extra,
-        cancelled: workplace.cancelled(),
+        stops: workplace.stops(prepared, attempt),
         counters: workplace.counters(),
     })
 }
@@ -191,7 +191,7 @@ impl ExecutionPlan for Travelling {
             step: self.step,
             attempt: Arc::clone(&self.attempt),
             extra: self.extra.clone(),
-            cancelled: Arc::clone(&self.cancelled),
+            stops: self.stops.clone(),
             counters: Arc::clone(&self.counters),
         }))
     }
@@ -212,11 +212,10 @@ impl ExecutionPlan for Travelling {
         let (step, counters) = (self.step, Arc::clone(&self.counters));
         // Where input enters a process: an engine's own cancelling leaves tasks running.
         let enters = matches!(step, Step::Scan | Step::Dedup);
-        let cancelled = Arc::clone(&self.cancelled);
+        let stops = self.stops.clone();
         let passed = rows.map(move |batch| {
-            if enters && cancelled.load(Ordering::Relaxed) {
-                let gone = "the task was given up: its leader is gone";
-                return Err(DataFusionError::Execution(gone.to_owned()));
+            if enters && let Some(reason) = stops.reason() {
+                return Err(DataFusionError::Execution(reason.to_owned()));
             }
             if let Ok(batch) = &batch {
                 // Later batches share buffers: their size would be counted again and again.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -73,6 +73,8 @@ pub struct Workplace {
     options: WorkplaceOptions,
     prepared: Mutex<HashMap<String, Arc<Prepared>>>,
     cancelled: Arc<AtomicBool>,
+    /// Attempts with operators here: whether they were given up.
+    attempts: Mutex<HashMap<String, Weak<AtomicBool>>>,
     counters: Arc<StepCounters>,
     brokers: Arc<KafkaClients>,
     rack: Option<String>,
@@ -94,6 +96,24 @@ pub struct Prepared {
     pub keys: Arc<KeyIndex>,
 }
 
+/// Says when operators are to stop.
+#[derive(Debug, Clone)]
+pub(super) struct Stops {
+    cancelled: Arc<AtomicBool>,
+    given_up: Arc<AtomicBool>,
+}
+
+impl Stops {
+    /// Why they are to stop, if they are.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Some("the task was given up: its leader is gone");
+        }
+        let given_up = self.given_up.load(Ordering::Relaxed);
+        given_up.then_some("the task was given up: its attempt is over")
+    }
+}
+
 impl fmt::Debug for Workplace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Workplace")
@@ -111,6 +131,7 @@ impl Workplace {
             options,
             prepared: Mutex::default(),
             cancelled: Arc::default(),
+            attempts: Mutex::default(),
             counters: Arc::default(),
             brokers: Arc::default(),
             rack: None,
@@ -148,11 +169,48 @@ impl Workplace {
     /// Stops the operators that were made here at their next batch: their leader is gone, and what they
     /// write counts for nothing.
     pub fn cancel(&self) {
-        self.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn cancelled(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.cancelled)
+    /// Stops the operators of these attempts, `<pipeline>/<batch>-<attempt>`, at their next batch.
+    pub fn give_up(&self, attempts: &[String]) {
+        let known = self.attempts.lock();
+        for given_up in attempts
+            .iter()
+            .filter_map(|attempt| known.get(attempt)?.upgrade())
+        {
+            given_up.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Stops the operators of every attempt that were made here so far, at their next batch.
+    pub fn give_up_all(&self) {
+        // Operators that are made from now on are not of these.
+        for given_up in self
+            .attempts
+            .lock()
+            .drain()
+            .filter_map(|(_, attempt)| attempt.upgrade())
+        {
+            given_up.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What says that operators of an attempt are to stop.
+    pub(super) fn stops(&self, prepared: &Prepared, attempt: &AttemptSpec) -> Stops {
+        let AttemptSpec { batch, attempt, .. } = attempt;
+        let name = format!("{}/{batch}-{attempt}", prepared.steps.pipeline.name);
+        let mut known = self.attempts.lock();
+        let given_up = known.get(&name).and_then(Weak::upgrade).unwrap_or_else(|| {
+            known.retain(|_, attempt| attempt.strong_count() > 0);
+            let given_up = Arc::default();
+            known.insert(name, Arc::downgrade(&given_up));
+            given_up
+        });
+        Stops {
+            cancelled: Arc::clone(&self.cancelled),
+            given_up,
+        }
     }
 
     /// A pipeline under an environment, ready.

@@ -1,0 +1,157 @@
+//! A task as Ballista runs it, with an eye on the disk.
+//!
+//! It is refused while there is no room; an error that the disk is to blame for says so; and a task that failed leaves
+//! nothing. (Ballista leaves a file that is sound and holds too little, which a later try of the same number may be mistaken
+//! for.)
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ballista_core::JobId;
+use ballista_core::serde::protobuf::{
+    RuntimeStatsReport, ShuffleWritePartition, TaskColumnStats, WindowStateReport,
+};
+use ballista_executor::execution_engine::{ExecutionEngine, QueryStageExecutor};
+use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::metrics::MetricsSet;
+use datafusion::prelude::SessionConfig;
+
+use crate::disk::Disk;
+use crate::task::WatchedEngine;
+
+/// An engine that minds a disk.
+pub(crate) struct Stages {
+    engine: WatchedEngine,
+    disk: Arc<Disk>,
+}
+
+impl Stages {
+    pub(crate) fn new(engine: WatchedEngine, disk: Arc<Disk>) -> Self {
+        Self { engine, disk }
+    }
+}
+
+impl ExecutionEngine for Stages {
+    fn create_query_stage_exec(
+        &self,
+        job_id: JobId,
+        stage_id: usize,
+        task_id: usize,
+        outputs: Vec<usize>,
+        plan: Arc<dyn ExecutionPlan>,
+        work_dir: &str,
+        config: &SessionConfig,
+    ) -> Result<Arc<dyn QueryStageExecutor>> {
+        let folder = Path::new(work_dir)
+            .join(job_id.as_str())
+            .join(stage_id.to_string());
+        let stage = self
+            .engine
+            .create_query_stage_exec(job_id, stage_id, task_id, outputs, plan, work_dir, config)?;
+        Ok(Arc::new(Stage {
+            stage,
+            disk: Arc::clone(&self.disk),
+            folder,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Stage {
+    stage: Arc<dyn QueryStageExecutor>,
+    disk: Arc<Disk>,
+    /// Where the results of its stage lie.
+    folder: PathBuf,
+}
+
+/// Deletes what a task has written: one file for all outputs in a folder of its own behind an exchange, else a file with
+/// its number in the folder of each output.
+fn delete_results(folder: &Path, task: usize) -> std::io::Result<()> {
+    let own = folder.join(task.to_string());
+    let mut files = vec![own.join("data.arrow"), own.join("data.arrow.index")];
+    for output in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        files.push(output.path().join(format!("data-{task}.arrow")));
+    }
+    for file in files.iter().filter(|file| file.exists()) {
+        std::fs::remove_file(file)?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stage.fmt(f)
+    }
+}
+
+#[async_trait::async_trait]
+impl QueryStageExecutor for Stage {
+    async fn execute_query_stage(
+        &self,
+        task_id: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<Vec<ShuffleWritePartition>> {
+        self.disk.admit()?;
+        let ran = self.stage.execute_query_stage(task_id, context).await;
+        let ran = ran.and_then(|results| self.disk.settle().map(|()| results));
+        ran.map_err(|error| {
+            if let Err(error) = delete_results(&self.folder, task_id) {
+                tracing::warn!(%error, folder = %self.folder.display(), task_id, "a task that failed left its results");
+            }
+            self.disk.explain(error)
+        })
+    }
+
+    fn collect_plan_metrics(&self) -> Vec<MetricsSet> {
+        self.stage.collect_plan_metrics()
+    }
+
+    fn collect_runtime_stats_reports(&self) -> Vec<RuntimeStatsReport> {
+        self.stage.collect_runtime_stats_reports()
+    }
+
+    fn collect_window_state_reports(&self) -> Result<Vec<WindowStateReport>> {
+        self.stage.collect_window_state_reports()
+    }
+
+    fn collect_column_stats(&self) -> Vec<TaskColumnStats> {
+        self.stage.collect_column_stats()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_results_of_the_task_are_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str| {
+            let file = folder.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, "x").unwrap();
+            file
+        };
+        let gone = [
+            "1/data.arrow",
+            "1/data.arrow.index",
+            "0/data-1.arrow",
+            "2/data-1.arrow",
+        ]
+        .map(put);
+        let stay = [
+            "2/data.arrow",
+            "2/data.arrow.index",
+            "0/data-0.arrow",
+            "1/data-11.arrow",
+        ]
+        .map(put);
+        delete_results(folder.path(), 1).unwrap();
+        assert!(gone.iter().all(|file| !file.exists()));
+        assert!(stay.iter().all(|file| file.exists()));
+        delete_results(&folder.path().join("never written"), 1).unwrap();
+    }
+}
