@@ -8,7 +8,7 @@
 //! | is silent, or replaced by a new process, and polls no more | lost: what it did is done again elsewhere              |
 //! | is silent, and still polls                              | left alone: its heartbeats may be slow                     |
 //! | drains, and no running attempt has anything of it       | told that it may leave                                     |
-//! | says for [`LOST`] that it is idle, while a task is said to run there | lost: a poll or its answer never arrived; it gets new tasks at once |
+//! | says for long enough that it is idle, while a task is said to run there | lost: a poll or its answer never arrived; it gets new tasks at once |
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

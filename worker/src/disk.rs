@@ -7,7 +7,7 @@
 //! | more lies there than `work_dir_bytes`               | the tasks that run end with an error; they are done elsewhere   |
 //! | the system has no room for a task's data            | that task ends with an error, and is done elsewhere             |
 //! | either                                              | the leader is told, and gives no tasks until there is room again |
-//! | a job's data was not touched for [`STALE`]          | it is deleted: whoever should have said so is gone              |
+//! | a job's data was not touched for six hours        | it is deleted: whoever should have said so is gone              |
 
 use std::fmt;
 use std::path::{Path, PathBuf};
