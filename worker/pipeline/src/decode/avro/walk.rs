@@ -253,7 +253,7 @@ mod tests {
         for (bytes, count) in [
             (&twice[..], 1),
             (&twice, 3),
-            (&record[1..], 1),
+            (&record[2..], 1),
             (&record[..20], 1),
         ] {
             assert!(!walk.is_records(bytes, count), "{count} in {bytes:?}");
