@@ -9,7 +9,6 @@
 //! manifests/<batch>.json
 //! holds/<batch>.json                            what was decided about a held batch
 //! loads/<digest>.manifest                         what a warehouse was told to load
-//! catalogs/<digest>.json                          key files that plans refer to
 //! ledger/<sequence, 12 digits>.json
 //! ledger/head.json
 //! ledger/owner.json                              a cluster's ledger is in etcd: this tells which
@@ -96,15 +95,6 @@ pub fn hold(batch: &BatchId) -> String {
 #[must_use]
 pub fn load(digest: &str) -> String {
     format!("loads/{digest}.manifest")
-}
-
-/// The folder of lists of key files that plans refer to.
-pub const CATALOGS: &str = "catalogs";
-
-/// Key of a list of key files that plans refer to, by the digest of its bytes.
-#[must_use]
-pub fn catalog(digest: &str) -> String {
-    format!("{CATALOGS}/{digest}.json")
 }
 
 /// Key of the ledger's `sequence`-th entry.

@@ -1,8 +1,8 @@
 //! Which partitions of a topic are read out, and up to what time.
 //!
 //! In: partitions as they were looked at, and what is planned of them. Out: times for the ledger, none for a partition that is
-//! behind: it is named all the same, so that hours wait for it from the first batch on. Pure. The clock of a look stands for "everything that was there by then": a message that comes later
-//! is of a later time, or late.
+//! behind: it is named all the same, so that hours wait for it from the first batch on. Pure. The clock of a look stands for
+//! "everything that was there by then": a message that comes later is of a later time, or late.
 
 use std::collections::HashMap;
 
