@@ -144,10 +144,10 @@ fn has_no_room(start: impl FnOnce(&mut Sandbox), says: &str) {
     let (mut sandbox, proxy) = Sandbox::with_one_held(1, 1);
     start(&mut sandbox);
     sandbox.has_workers(2);
-    sandbox.upload("shop", 20_000, 38);
+    sandbox.upload("shop", 8_000, 38);
     sandbox.apply("shop", SOURCE);
     let job = sandbox.submit("shop", &[]);
-    // The other one is at work, so this one gets the other task.
+    // A batch has a file for each; the other one holds its file, so this one gets the second.
     sandbox.until("it has no room", |sandbox| {
         (sandbox.logged("full", says) > 0).then_some(())
     });
