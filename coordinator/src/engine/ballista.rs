@@ -13,7 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ballista_core::config::{
     BALLISTA_ADAPTIVE_PLANNER_ENABLED, BALLISTA_CLIENT_GRPC_MAX_MESSAGE_SIZE, BALLISTA_COALESCE_ENABLED,
-    BALLISTA_SCHEDULER_MAX_PARTITIONS_PER_TASK, TaskSchedulingPolicy,
+    BALLISTA_SCHEDULER_MAX_PARTITIONS_PER_TASK, BALLISTA_SHUFFLE_COMPRESSION_CODEC,
+    BALLISTA_SHUFFLE_SORT_BASED_BATCH_SIZE, TaskSchedulingPolicy,
 };
 use ballista_core::error::BallistaError;
 use ballista_core::extension::SessionConfigExt;
@@ -53,7 +54,7 @@ use crate::workers::Workers;
 /// Largest message between scheduler and workers: plans name every split.
 pub const MESSAGE_BYTES: usize = 128 << 20;
 /// How often a running attempt is looked at.
-const POLL_EVERY: Duration = Duration::from_millis(20);
+const POLL_EVERY: Duration = Duration::from_millis(5);
 /// A worker that has not polled for so long is taken for dead, whatever else it says, in seconds.
 const WORKER_TIMEOUT_SECONDS: u64 = 10;
 
@@ -101,6 +102,10 @@ pub fn session_config() -> SessionConfig {
         (BALLISTA_ADAPTIVE_PLANNER_ENABLED, "false".to_owned()),
         (BALLISTA_COALESCE_ENABLED, "false".to_owned()),
         (BALLISTA_CLIENT_GRPC_MAX_MESSAGE_SIZE, MESSAGE_BYTES.to_string()),
+        // What the exchange moves as one row is a block of some MiB.
+        (BALLISTA_SHUFFLE_SORT_BASED_BATCH_SIZE, "1".to_owned()),
+        // Compressing them costs more time than the disk and the network take for the rest.
+        (BALLISTA_SHUFFLE_COMPRESSION_CODEC, "none".to_owned()),
     ];
     let config = SessionConfig::new_with_ballista();
     settings

@@ -15,14 +15,15 @@ use crate::decode::again::AgainExec;
 use crate::decode::container::ContainerExec;
 use crate::decode::exec::DecodeExec;
 use crate::dedup::KeyIndex;
-use crate::dedup::compact::CompactExec;
 use crate::dedup::exec::DedupExec;
 use crate::dedup::key::KeyExec;
+use crate::exchange::{PackExec, UnpackExec};
 use crate::map::exec::MapExec;
 use crate::map::{MapError, MapPlan};
 use crate::privacy::exec::PrivacyExec;
 use crate::privacy::{Policy, PrivacyError};
 use crate::quality::{QualityError, QualityExec, QualityPlan, Suite, SuiteError, UniquenessExec};
+use crate::rows::event_schema;
 use crate::sink::{CollectExec, SinkExec, SinkSpec};
 use crate::source::Stores;
 use crate::source::exec::{ScanExec, ScanOptions};
@@ -171,9 +172,9 @@ impl Steps {
             Step::Quality,
             Step::Key,
             Step::Privacy,
-            Step::Compact,
+            Step::Pack,
         ]);
-        let mut after = vec![Step::Dedup];
+        let mut after = vec![Step::Unpack, Step::Dedup];
         if self.quality.has_uniqueness() {
             after.push(Step::Uniqueness);
         }
@@ -224,7 +225,8 @@ impl Steps {
             }
             Step::Uniqueness => Arc::new(UniquenessExec::new(input, self.judge(tools)?)),
             Step::Privacy => Arc::new(PrivacyExec::new(input, Arc::clone(&self.policy))),
-            Step::Compact => Arc::new(CompactExec::new(input)),
+            Step::Pack => Arc::new(PackExec::new(input, tools.buckets.clone())),
+            Step::Unpack => Arc::new(UnpackExec::new(input, event_schema(&pipeline.table(), true))),
             Step::Sink => Arc::new(SinkExec::new(input, Arc::clone(&tools.sink))),
             Step::Collect => Arc::new(CollectExec::new(input, Arc::clone(&tools.sink))),
         })
@@ -256,8 +258,10 @@ pub enum Step {
     Uniqueness,
     /// Masks.
     Privacy,
-    /// Copies what views borrow, before rows leave the process.
-    Compact,
+    /// Rows to blocks, before they leave the process.
+    Pack,
+    /// Blocks to rows, in another.
+    Unpack,
     /// Writes files, gives a report.
     Sink,
     /// Joins the reports of all tasks into one object.
@@ -266,7 +270,7 @@ pub enum Step {
 
 impl Step {
     /// All of them, in the order of the walk.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Scan,
         Self::Decode,
         Self::Map,
@@ -275,7 +279,8 @@ impl Step {
         Self::Dedup,
         Self::Uniqueness,
         Self::Privacy,
-        Self::Compact,
+        Self::Pack,
+        Self::Unpack,
         Self::Sink,
         Self::Collect,
     ];
@@ -292,7 +297,8 @@ impl Step {
             Self::Dedup => "dedup",
             Self::Uniqueness => "uniqueness",
             Self::Privacy => "privacy",
-            Self::Compact => "compact",
+            Self::Pack => "pack",
+            Self::Unpack => "unpack",
             Self::Sink => "sink",
             Self::Collect => "collect",
         }
@@ -310,4 +316,6 @@ pub struct Tools {
     pub sink: Arc<SinkSpec>,
     /// The input objects by split index, for the origins of quarantined records.
     pub objects: Vec<String>,
+    /// The names of the exchange's buckets, where there is one.
+    pub buckets: Vec<u64>,
 }

@@ -36,7 +36,7 @@ use millrace_proto::manifest::KeyFile;
 /// First bytes of an operator of ours: no protobuf message starts so.
 const MAGIC: &[u8; 5] = b"\xffmill";
 /// Version of what follows.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What one operator needs beside the attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,9 @@ pub struct Extra {
     /// For deduplication: every committed key file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyFile>,
+    /// For the exchange: the buckets' names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<u64>,
 }
 
 #[derive(Serialize)]

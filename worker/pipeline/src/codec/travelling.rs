@@ -22,8 +22,9 @@ use futures::StreamExt;
 use super::workplace::Stops;
 use super::{AttemptSpec, Extra, Prepared, StepCounters, Workplace};
 use crate::dedup::KeyIndex;
+use crate::exchange::bucket_names;
+use crate::exchange::exec::BUCKET;
 use crate::plan::{PlanError, Step, Tools};
-use crate::rows::{KEY_HIGH, KEY_LOW};
 
 /// An operator of the walk, its step's name and its attempt.
 #[derive(Debug)]
@@ -71,6 +72,7 @@ pub(super) fn make(
         keys: Arc::new(keys),
         sink: Arc::new(workplace.sink(prepared, attempt)),
         objects: extra.objects.clone(),
+        buckets: extra.buckets.clone(),
     };
     Ok(Travelling {
         operator: prepared.steps.step(step, input, &tools)?,
@@ -86,7 +88,7 @@ pub(super) fn make(
 /// after an exchange there are `buckets` tasks.
 ///
 /// ```text
-/// Collect <- Coalesce <- Sink <- Dedup <- Repartition(hash of key) <- Privacy <- ... <- Scan <- splits
+/// Collect <- Coalesce <- Sink <- Dedup <- Unpack <- Repartition(bucket) <- Pack <- Privacy <- ... <- Scan <- splits
 /// ```
 ///
 /// # Errors
@@ -101,6 +103,7 @@ pub fn assemble(
     workplace: &Workplace,
 ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
     let attempt = Arc::new(attempt);
+    let names = bucket_names(buckets)?;
     let add = |step: Step, input: Arc<dyn ExecutionPlan>| -> Result<Arc<dyn ExecutionPlan>, PlanError> {
         let extra = match step {
             Step::Quality => Extra {
@@ -111,13 +114,17 @@ pub fn assemble(
                 keys: keys.to_vec(),
                 ..Extra::default()
             },
+            Step::Pack => Extra {
+                buckets: names.clone(),
+                ..Extra::default()
+            },
             Step::Scan
             | Step::Decode
             | Step::Map
             | Step::Key
             | Step::Uniqueness
             | Step::Privacy
-            | Step::Compact
+            | Step::Unpack
             | Step::Sink
             | Step::Collect => Extra::default(),
         };
@@ -129,12 +136,11 @@ pub fn assemble(
         plan = add(step, plan)?;
     }
     if !after.is_empty() {
-        let schema = plan.schema();
-        let key = [KEY_HIGH, KEY_LOW].map(|name| {
-            Column::new_with_schema(name, &schema).map(|column| Arc::new(column) as Arc<dyn PhysicalExpr>)
-        });
-        let key = key.into_iter().collect::<Result<Vec<_>>>()?;
-        plan = Arc::new(RepartitionExec::try_new(plan, Partitioning::Hash(key, buckets))?);
+        let bucket: Arc<dyn PhysicalExpr> = Arc::new(Column::new_with_schema(BUCKET, &plan.schema())?);
+        plan = Arc::new(RepartitionExec::try_new(
+            plan,
+            Partitioning::Hash(vec![bucket], buckets),
+        )?);
         for step in after {
             plan = add(step, plan)?;
         }

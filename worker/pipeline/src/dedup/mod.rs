@@ -21,7 +21,7 @@
 //! exactly one does is. A claim holds only once its batch is committed: [`KeyIndex::commit`] makes the
 //! claims of a batch last, [`KeyIndex::rollback`] gives them up.
 
-pub mod compact;
+pub(crate) mod compact;
 mod deferred;
 pub mod exec;
 mod files;

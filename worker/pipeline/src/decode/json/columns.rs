@@ -13,9 +13,9 @@ use arrow::datatypes::{ArrowPrimitiveType, Date32Type, Field, Float64Type, Int32
 use arrow::error::ArrowError;
 
 use super::time::DayMemo;
-use super::views::{self, Homes};
 use crate::decode::WantedKind;
 use crate::spec::model::ColumnType;
+use crate::views::{self, Homes};
 
 /// A bit a row.
 #[derive(Debug, Default)]

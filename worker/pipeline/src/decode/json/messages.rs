@@ -15,8 +15,8 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::UInt64Type;
 use arrow::error::ArrowError;
 
-use super::views::{self, Home, Homes};
 use super::{DecodeError, Decoder};
+use crate::views::{self, Home, Homes};
 
 /// Which messages a payload holds.
 #[derive(Debug, Clone, Copy)]

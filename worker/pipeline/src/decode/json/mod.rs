@@ -32,7 +32,6 @@ mod simd;
 mod skip;
 mod time;
 mod values;
-mod views;
 
 use std::sync::Arc;
 
@@ -46,9 +45,9 @@ use self::record::Walk;
 use self::simd::Isa;
 use self::skip::space;
 use self::values::Reading;
-use self::views::{Home, Homes};
 use super::{DecodePlan, decoded_schema};
 use crate::rows::{Fault, FaultKind};
+use crate::views::{self, Home, Homes};
 
 /// Rows of a batch. Its columns and the piece of payload that they point into should fit the second level cache.
 pub const BATCH_ROWS: usize = 8192;

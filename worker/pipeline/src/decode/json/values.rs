@@ -20,7 +20,7 @@ use super::number::{self, Misfit, Number};
 use super::simd::{Isa, Scan};
 use super::skip::{self, Depth, byte, space};
 use super::time;
-use super::views::{Home, view};
+use crate::views::{Home, view};
 
 /// A value that does not fit its column.
 #[derive(Debug)]

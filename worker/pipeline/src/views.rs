@@ -3,7 +3,7 @@
 //! Texts of up to 12 bytes stand in the view; longer ones stay where they are, in the payload (buffer 0)
 //! or, when they had escapes, in the batch's side buffer (buffer 1).
 //!
-//! Arrow's checked constructors would validate every text a second time, which costs more than reading it
+//! Arrow's checked constructors would validate every text by itself, which costs more than reading it
 //! did. So this module makes the arrays unchecked, and the views too, so that what must hold stands in
 //! one place.
 #![allow(
@@ -21,7 +21,7 @@ const INLINE_MAX: usize = 12;
 
 /// Which buffer of the array a text lies in.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Home {
+pub(crate) enum Home {
     /// The payload, as it came.
     Payload = 0,
     /// Unescaped texts.
@@ -31,7 +31,7 @@ pub(super) enum Home {
 /// The view of `bytes[start..end]`, whose first byte is at `offset` in the buffer `home`. None when the
 /// text or its offset passes what a view can hold, 4 GiB.
 #[inline(always)]
-pub(super) fn view(bytes: &[u8], start: usize, end: usize, home: Home, offset: usize) -> Option<u128> {
+pub(crate) fn view(bytes: &[u8], start: usize, end: usize, home: Home, offset: usize) -> Option<u128> {
     let length = u32::try_from(end - start).ok()?;
     if let Some(block) = bytes.get(start..).and_then(|rest| rest.first_chunk::<16>()) {
         let block = u128::from_le_bytes(*block);
@@ -61,19 +61,20 @@ fn place(home: Home, offset: usize) -> Option<u128> {
 
 /// The buffers that the views of one batch point into.
 #[derive(Debug, Clone)]
-pub(super) struct Homes(pub(super) Arc<[Buffer]>);
+pub(crate) struct Homes(pub(super) Arc<[Buffer]>);
 
 /// A text column. `views` are of [`view`], over text that was checked to be UTF-8, or zero.
-pub(super) fn text_array(views: Vec<u128>, homes: &Homes, nulls: Option<NullBuffer>) -> ArrayRef {
+pub(crate) fn text_array(views: Vec<u128>, homes: &Homes, nulls: Option<NullBuffer>) -> ArrayRef {
     let views = ScalarBuffer::from(views);
     // SAFETY: every view was made by `view` from a range of a buffer in `homes`, or is zero, which is the
     // empty text. The decoder makes text views only between quotes of records whose bytes passed a UTF-8
-    // check, or of unescaped text that it built from whole characters.
+    // check, or of unescaped text that it built from whole characters; the exchange, of a buffer that passed a UTF-8 check
+    // as a whole, cut where characters begin.
     Arc::new(unsafe { StringViewArray::new_unchecked(views, Arc::clone(&homes.0), nulls) })
 }
 
 /// A column of raw bytes. `views` are of [`view`].
-pub(super) fn binary_array(views: Vec<u128>, homes: &Homes) -> ArrayRef {
+pub(crate) fn binary_array(views: Vec<u128>, homes: &Homes) -> ArrayRef {
     let views = ScalarBuffer::from(views);
     // SAFETY: every view was made by `view` from a range of a buffer in `homes`.
     Arc::new(unsafe { BinaryViewArray::new_unchecked(views, Arc::clone(&homes.0), None) })
