@@ -145,6 +145,6 @@ fn the_same_request_is_one_job_and_a_cancelled_one_goes_on_when_retried() {
 pub(crate) fn topic(sandbox: &Sandbox, name: &str) -> String {
     format!(
         "kafka: {{brokers: [\"{}\"], topic: {name}, format: json}}",
-        sandbox.kafka()
+        sandbox.kafka().replace(',', "\", \"")
     )
 }

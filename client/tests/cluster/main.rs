@@ -10,6 +10,7 @@
 )]
 
 mod collector;
+mod crowds;
 mod handoff;
 mod hours;
 mod inputs;

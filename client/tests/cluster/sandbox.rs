@@ -16,7 +16,7 @@ use millrace_loadtest::check::{Verdict, check};
 use millrace_loadtest::fetch::{Access, fetch};
 use millrace_loadtest::generate::files::{Compress, Output as Files, generate};
 use millrace_loadtest::generate::plan::Recipe;
-use millrace_loadtest::generate::topic::{TopicOutput, send};
+use millrace_loadtest::generate::topic::{TopicOutput, leaders, send};
 use millrace_loadtest::ledger::Sent;
 use millrace_loadtest::proxy::{Fault, Proxy};
 use serde_json::Value;
@@ -355,14 +355,23 @@ impl Sandbox {
         assert_eq!(self.ended(name), Some(9));
     }
 
+    /// Where the coordinators that run answer.
+    pub(crate) fn apis(&self) -> Vec<String> {
+        let ports = self.processes.values().filter_map(|process| process.api);
+        ports.map(|port| format!("127.0.0.1:{port}")).collect()
+    }
+
+    /// The most memory that a process ever held.
+    pub(crate) fn most_memory_kib(&self, name: &str) -> u64 {
+        let status = format!("/proc/{}/status", self.processes[name].child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// `millrace <arguments>` against the coordinators that run.
     pub(crate) fn millrace(&self, arguments: &[&str]) -> Output {
-        let addresses: Vec<String> = self
-            .processes
-            .values()
-            .filter_map(|process| process.api)
-            .map(|port| format!("127.0.0.1:{port}"))
-            .collect();
+        let addresses = self.apis();
         let mut command = self.environment(Command::new(env!("CARGO_BIN_EXE_millrace")));
         command
             .args(arguments)
@@ -457,12 +466,17 @@ impl Sandbox {
         self.json(&["pipeline", "apply", file.to_str().unwrap()]);
     }
 
-    /// Events as files in S3 below `raw/<name>/`, their ledger in the folder `name`.
+    /// Events as four files in S3 below `raw/<name>/`, their ledger in the folder `name`.
     pub(crate) fn upload(&self, name: &str, events: u64, seed: u64) -> Sent {
+        self.upload_files(name, events, seed, 4)
+    }
+
+    /// The same as so many files.
+    pub(crate) fn upload_files(&self, name: &str, events: u64, seed: u64, files: usize) -> Sent {
         let recipe = recipe(events, seed);
         let files = Files {
             folder: self.path(name),
-            files: 4,
+            files,
             compress: Compress::None,
             threads: 2,
             overwrite: false,
@@ -502,6 +516,19 @@ impl Sandbox {
             ..recipe(events, seed)
         };
         send(&recipe, &output(self.path(name), self.kafka(), name, None)).unwrap()
+    }
+
+    /// Waits until somebody has made a topic.
+    pub(crate) fn has_topic(&self, topic: &str) {
+        self.until("the topic is there", |sandbox| {
+            let leaders = sandbox.leaders(topic);
+            (!leaders.is_empty() && leaders.iter().all(|&leader| leader >= 0)).then_some(())
+        });
+    }
+
+    /// The node that each partition of a topic is read from now.
+    pub(crate) fn leaders(&self, topic: &str) -> Vec<i32> {
+        leaders(&self.kafka(), topic).unwrap()
     }
 
     /// Submits a job; its id.
@@ -628,10 +655,11 @@ pub(crate) fn producer(
 fn output(folder: PathBuf, brokers: String, topic: &str, rate: Option<u64>) -> TopicOutput {
     TopicOutput {
         folder,
-        brokers,
         topic: topic.to_owned(),
         partitions: 4,
-        replication: 1,
+        // As many as there are brokers.
+        replication: u32::try_from(brokers.split(',').count()).unwrap(),
+        brokers,
         codec: "lz4".to_owned(),
         rate,
         options: Vec::new(),

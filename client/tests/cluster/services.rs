@@ -58,13 +58,34 @@ fn the_broker_may_be_restarted_under_a_follow_job() {
     sandbox.apply("shop", &topic(&sandbox, "shop"));
     let (folder, brokers) = (sandbox.path("shop"), sandbox.kafka());
     let sending = std::thread::spawn(move || producer(folder, brokers, "shop", 60_000, 43, Some(6_000)));
-    sandbox.until("the topic is there", |sandbox| {
-        sandbox.path("shop").exists().then_some(())
-    });
+    sandbox.has_topic("shop");
     let job = sandbox.submit("shop", &["--follow", "--interval", "1s"]);
     sandbox.has_read(&job, 1);
     sandbox.service("kafka", &["kill"]);
     sandbox.service("kafka", &["start"]);
+    let sent = sending.join().unwrap();
+    sandbox.has_read(&job, sent.recipe.events);
+    sandbox.json(&["job", "cancel", &job]);
+    sandbox.judge("shop", "shop");
+}
+
+#[test]
+fn a_broker_of_three_may_die_and_others_lead_its_partitions() {
+    let mut sandbox = Sandbox::start(1, 3).with(1, 2);
+    sandbox.apply("shop", &topic(&sandbox, "shop"));
+    let (folder, brokers) = (sandbox.path("shop"), sandbox.kafka());
+    let sending = std::thread::spawn(move || producer(folder, brokers, "shop", 60_000, 45, Some(5_000)));
+    sandbox.has_topic("shop");
+    let job = sandbox.submit("shop", &["--follow", "--interval", "1s"]);
+    sandbox.has_read(&job, 1);
+    let before = sandbox.leaders("shop");
+    let gone = before[0];
+    sandbox.service("kafka", &["kill", "--node", &gone.to_string()]);
+    sandbox.until("others lead", |sandbox| {
+        let now = sandbox.leaders("shop");
+        let led = now.iter().all(|&leader| leader >= 0 && leader != gone);
+        led.then_some(())
+    });
     let sent = sending.join().unwrap();
     sandbox.has_read(&job, sent.recipe.events);
     sandbox.json(&["job", "cancel", &job]);

@@ -341,6 +341,24 @@ fn prepare_topic(output: &TopicOutput) -> Result<Vec<u64>, SendError> {
     }
 }
 
+/// The node that leads each partition of a topic now; -1 where none does.
+///
+/// # Errors
+/// When no broker answers.
+pub fn leaders(brokers: &str, topic: &str) -> Result<Vec<i32>, SendError> {
+    let what = "read the topic's leaders";
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .map_err(kafka(what))?;
+    let metadata = consumer.fetch_metadata(Some(topic), WAIT).map_err(kafka(what))?;
+    let partitions = metadata
+        .topics()
+        .first()
+        .map_or(&[][..], |topic| topic.partitions());
+    Ok(partitions.iter().map(|partition| partition.leader()).collect())
+}
+
 /// Where each partition of a topic ends.
 fn ends(consumer: &BaseConsumer, topic: &str) -> Result<Vec<u64>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), WAIT)?;
