@@ -62,7 +62,10 @@ fn ten_thousand_submits_of_fifty_callers_across_a_leader_change_are_one_job_a_re
         .collect();
     assert_eq!((listed.len(), answered.len()), (REQUESTS, REQUESTS));
     let (listed, answered): (BTreeSet<_>, BTreeSet<_>) = (listed.iter().collect(), answered.iter().collect());
-    assert!(listed == answered, "some jobs are of other requests than were answered");
+    assert!(
+        listed == answered,
+        "some jobs are of other requests than were answered"
+    );
 }
 
 /// One caller's share of the calls, each for a request that others ask for too.

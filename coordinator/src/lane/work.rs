@@ -30,7 +30,7 @@ use crate::ledger::{Batch, Entry, Ledger};
 use crate::lifecycle::{Batches, Moment};
 use crate::query::manifests_of;
 use crate::registry::RegistryError;
-use crate::split::deal;
+use crate::split::{deal, deal_runs};
 
 /// Pause before brokers that did not answer are asked again.
 const BROKER_PAUSE: Duration = Duration::from_secs(1);
@@ -390,7 +390,15 @@ impl Lane {
         let prepared = Arc::clone(&running.prepared);
         let job_id = running.id.clone();
         let slots = self.tools.slots_ready().await;
-        let tasks = deal_out(splits, slots, &prepared, &|split| running.input.weigh(split));
+        let weigh = |split: &Split| running.input.weigh(split);
+        let tasks = if running.input.is_listing() {
+            deal_out(splits, slots, &prepared, &weigh)
+        } else {
+            deal_runs(splits, slots, together(&prepared), &weigh)
+        };
+        let mut splits = tasks.concat();
+        splits.sort_by_key(|split| split.index);
+        let splits = &splits;
         self.wear(&prepared, &job);
         let Some(batches) = &mut self.batches else {
             return Ok(());
@@ -458,9 +466,13 @@ fn deal_out(
     prepared: &SharedPipeline,
     weigh: &dyn Fn(&Split) -> u64,
 ) -> Vec<Vec<Split>> {
+    deal(splits, slots, together(prepared), weigh)
+}
+
+/// Whether the splits of one object must stay in one task.
+fn together(prepared: &SharedPipeline) -> bool {
     let dedup = prepared.steps.pipeline.dedup.as_ref();
-    let together = dedup.is_some_and(|dedup| dedup.scope == DedupScope::Partition);
-    deal(splits, slots, together, weigh)
+    dedup.is_some_and(|dedup| dedup.scope == DedupScope::Partition)
 }
 
 pub(super) fn environment(job: &v1::Job) -> Option<String> {

@@ -6,6 +6,7 @@
 
 pub mod kafka;
 mod ranges;
+mod runs;
 
 use std::collections::HashMap;
 
@@ -13,6 +14,7 @@ use millrace_proto::split::{InputObject, Split};
 
 pub use kafka::PartitionOffsets;
 pub use ranges::Ranges;
+pub use runs::deal_runs;
 
 /// Size of a split of a plain object: small enough that tasks end together, large enough to be cheap.
 pub const SPLIT_BYTES: u64 = 16 << 20;
