@@ -54,10 +54,7 @@ fn exit_of(error: &anyhow::Error) -> output::Exit {
         if matches!(run, Some(RunError::Breach { .. })) {
             return Some(output::Exit::Breach);
         }
-        let needs_services = matches!(
-            run,
-            Some(RunError::NotEmbedded { .. } | RunError::Source(SourceError::Kafka { .. }))
-        );
+        let needs_services = matches!(run, Some(RunError::Source(SourceError::Kafka { .. })));
         let refused = cause.downcast_ref::<ClientError>().is_some_and(is_usage);
         let bad_file = cause.is::<ConfigError>();
         (needs_services || refused || bad_file || cause.is::<Report>()).then_some(output::Exit::Usage)

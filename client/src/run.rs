@@ -1,9 +1,11 @@
 //! `millrace run`: the whole data path in this process.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 use millrace_coordinator::job::{Outcome, Progress, RunOptions, Runner, clean_ratio};
 use millrace_coordinator::lifecycle::{Hook, Moment};
@@ -198,7 +200,7 @@ impl Summary {
 
     fn json(&self) -> Value {
         let counts = &self.outcome.counts;
-        json!({
+        let mut summary = json!({
             "pipeline": self.name,
             "job": self.outcome.job,
             "events_read": counts.read,
@@ -214,7 +216,32 @@ impl Summary {
             "events_per_second": self.rate(),
             "lake": self.lake,
             "quality": self.quality(),
-        })
+        });
+        let lookups = self.lookups();
+        if !lookups.is_empty() {
+            summary["enrich"] = json!(lookups);
+        }
+        summary
+    }
+
+    /// By lookup: the newest snapshot that was used, and how many events had a key that was not in theirs.
+    fn lookups(&self) -> BTreeMap<&str, Value> {
+        let mut lookups = BTreeMap::new();
+        let manifests = &self.outcome.manifests;
+        for snapshot in manifests.iter().flat_map(|manifest| &manifest.enrich) {
+            let name = snapshot.lookup.as_str();
+            let unmatched: u64 = manifests
+                .iter()
+                .filter_map(|manifest| manifest.unmatched.get(name))
+                .sum();
+            let taken = DateTime::<Utc>::from_timestamp_micros(snapshot.taken_us);
+            let taken = taken.map(|taken| taken.to_rfc3339_opts(SecondsFormat::Secs, true));
+            let shown = json!({
+                "snapshot": snapshot.object.key, "taken": taken, "rows": snapshot.object.rows, "unmatched": unmatched,
+            });
+            lookups.insert(name, shown);
+        }
+        lookups
     }
 
     fn quality(&self) -> Value {
@@ -270,6 +297,14 @@ impl Summary {
             text.push_str(&format!(", expectations met: {met} of {all}"));
         }
         text.push('\n');
+        for (name, lookup) in self.lookups() {
+            text.push_str(&format!(
+                "lookup {name}: {} events without a match in {} rows, taken {}\n",
+                lookup["unmatched"],
+                lookup["rows"],
+                lookup["taken"].as_str().unwrap_or_default()
+            ));
+        }
         for batch in &self.outcome.breached {
             text.push_str(&format!(
                 "batch {batch} is under the minimum: see `millrace quarantine list`\n"

@@ -64,6 +64,8 @@ fn coordinator() -> BTreeMap<String, Served> {
     metrics.leads(Some(7));
     let manifest = Manifest {
         replaces: Replaced::default(),
+        enrich: Vec::new(),
+        unmatched: BTreeMap::from([("customers".to_owned(), 1)]),
         version: 1,
         pipeline: "shop".to_owned().try_into().unwrap(),
         pipeline_digest: String::new(),
@@ -87,6 +89,9 @@ fn coordinator() -> BTreeMap<String, Served> {
     metrics.lag("shop", 1);
     metrics.followed("shop", 0, 2, 1, Duration::ZERO);
     metrics.jobs(1, 1);
+    metrics.enrich.uses("shop", "customers", 1);
+    metrics.enrich.waits("shop", "customers", true);
+    metrics.enrich.failed("shop", "customers");
     metrics.handoff.behind("shop", Behind::default());
     metrics.handoff.loaded("shop", 1);
     metrics.handoff.took("shop", Duration::from_secs(1));

@@ -3,6 +3,7 @@
 //! So a `kill -9` anywhere and a second run give what an undisturbed run gives.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_pipeline::dedup::KeyIndex;
 use millrace_pipeline::plan::{PlanError, Steps};
@@ -15,10 +16,12 @@ use millrace_proto::split::Split;
 use tokio::sync::watch;
 use tracing::{Instrument, Span, error_span};
 
+use crate::causes::chain;
 use crate::commit::{CommitError, live};
 use crate::compaction;
-use crate::engine::EngineError;
 use crate::engine::embedded::{Counters, Embedded};
+use crate::engine::{EngineError, stopped};
+use crate::enrich::{SnapshotError, Snapshots};
 use crate::hours::{OBJECTS, PartitionTime};
 use crate::lake::{Lake, LakeError};
 use crate::ledger::embedded::EmbeddedLedger;
@@ -26,6 +29,11 @@ use crate::ledger::{Ledger, LedgerError, State};
 use crate::lifecycle::{Batches, CommittedBatch, Hook, Moment};
 use crate::report::Report;
 use crate::split::{SPLIT_BYTES, next_batch, unpacked_bytes, unplanned};
+
+/// Pause before a database is asked again that lookups wait for; doubles.
+const WAIT: Duration = Duration::from_millis(500);
+/// Longest pause.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Why a run ended early. What was committed before stays; running again goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -107,14 +115,16 @@ pub enum RunError {
     /// Ids that do not fit; it points at a bug.
     #[error(transparent)]
     Id(#[from] IdError),
-    /// The pipeline asks for what an embedded run does not do.
-    #[error(
-        "`{key}` needs a cluster: `millrace run` works on files and S3 without services; remove it or submit a job"
-    )]
-    NotEmbedded {
-        /// The pipeline's key.
-        key: &'static str,
-    },
+    /// A lookup has no snapshot that may be used.
+    #[error(transparent)]
+    Enrich(#[from] Box<SnapshotError>),
+}
+
+impl RunError {
+    /// Whether a batch waits for a snapshot, as its pipeline says.
+    fn waits(&self) -> bool {
+        matches!(self, Self::Enrich(error) if matches!(**error, SnapshotError::Waits { .. }))
+    }
 }
 
 /// How a job is run.
@@ -181,6 +191,8 @@ pub struct Runner {
     done: Vec<Manifest>,
     breached: Vec<BatchId>,
     mended: Option<Report>,
+    /// Whether it waits itself where a lookup says `on_down: wait`; else whoever runs it does.
+    waits: bool,
 }
 
 impl Runner {
@@ -195,9 +207,6 @@ impl Runner {
         options: RunOptions,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, RunError> {
-        if !pipeline.enrich.is_empty() {
-            return Err(RunError::NotEmbedded { key: "enrich" });
-        }
         let steps = Arc::new(Steps::new(Arc::clone(&pipeline), options.environment.as_deref())?);
         let ledger = Box::new(EmbeddedLedger::open(&lake, &pipeline.name).await?);
         (options.hook)(Moment::Opened);
@@ -213,6 +222,7 @@ impl Runner {
             stores,
             keys: Arc::new(keys),
             threads: options.threads,
+            snapshots: Arc::default(),
         };
         let job = job_of(ledger.epoch())?;
         let (done, breached) = (Vec::new(), Vec::new());
@@ -223,6 +233,7 @@ impl Runner {
             environment: options.environment.clone(),
             hook: Arc::clone(&options.hook),
             reached: Vec::new(),
+            snapshots: Snapshots::default(),
         };
         Ok(Self {
             batches,
@@ -233,6 +244,7 @@ impl Runner {
             done,
             breached,
             mended: None,
+            waits: true,
         })
     }
 
@@ -253,6 +265,7 @@ impl Runner {
             done: Vec::new(),
             breached: Vec::new(),
             mended: None,
+            waits: false,
         }
     }
 
@@ -324,6 +337,11 @@ impl Runner {
                 self.count(committed);
                 continue;
             }
+            if !self.engine.steps.fits(&batch.snapshots) {
+                // The pipeline was changed meanwhile: what it looks up now was not fixed. Its positions are free again.
+                self.batches.drop_batch(&id).await?;
+                continue;
+            }
             let attempt = self.batches.start(&id).await?;
             if batch.redrives.is_empty() {
                 self.announce(&batch.splits, progress);
@@ -357,7 +375,13 @@ impl Runner {
         let span = error_span!("attempt", %batch, %attempt);
         let reports = self
             .engine
-            .run(splits, sink, progress, &self.stop)
+            .run(
+                splits,
+                &self.batches.snapshots_of(batch),
+                sink,
+                progress,
+                &self.stop,
+            )
             .instrument(span)
             .await
             .map_err(|source| RunError::Engine {
@@ -403,7 +427,21 @@ impl Runner {
         splits: &[Split],
         redrives: Vec<String>,
     ) -> Result<(BatchId, Attempt), RunError> {
-        self.batches.plan(&self.job, splits, redrives).await
+        let mut pause = WAIT;
+        loop {
+            let planned = self.batches.plan(&self.job, splits, redrives.clone()).await;
+            let waits = match planned {
+                Err(error) if self.waits && error.waits() => error,
+                planned => return planned,
+            };
+            tracing::warn!(error = chain(&waits), "waiting");
+            let mut stop = self.stop.clone();
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stopped(&mut stop) => return Err(waits),
+            }
+            pause = (pause * 2).min(WAIT_MAX);
+        }
     }
 
     pub(crate) async fn finish(self) -> Result<Outcome, RunError> {

@@ -1,6 +1,6 @@
 //! The control plane: what is to be read, by which attempt, and what of it counts.
 //!
-//! Read, decide, act: [`ledger`] holds what happened, [`split`] decides what is next, [`engine`] runs it,
+//! Read, decide, act: [`ledger`] holds what happened, [`split`] decides what is next, [`enrich`] what it is looked up in, [`engine`] runs it,
 //! [`commit`] makes it visible, [`handoff`] loads it into the warehouse. [`job`] is the loop around them for the embedded run; [`verify`] proves
 //! from what is stored that nothing was lost or doubled. In a cluster, [`api`] takes requests, [`registry`] keeps
 //! them, [`election`] says who acts on them, [`workers`] who works, and [`mind`] lets go of who does not.
@@ -13,6 +13,7 @@ pub mod compaction;
 pub mod config;
 pub mod election;
 pub mod engine;
+pub mod enrich;
 pub mod etcd;
 pub mod handoff;
 pub mod hours;

@@ -15,10 +15,11 @@ use chrono::Utc;
 use millrace_pipeline::sink::SinkSpec;
 use millrace_pipeline::spec::model::{OnBreach, Pipeline, Warehouse};
 use millrace_proto::ids::{Attempt, BatchId, JobId};
-use millrace_proto::manifest::{Manifest, TaskReport};
+use millrace_proto::manifest::{Manifest, Snapshot, TaskReport};
 use millrace_proto::split::Split;
 
 use crate::commit::{self, Published};
+use crate::enrich::Snapshots;
 use crate::hours::{self, PartitionTime};
 use crate::job::{RunError, clean_ratio};
 use crate::lake::Lake;
@@ -106,6 +107,8 @@ pub struct Batches {
     pub hook: Hook,
     /// Input partitions that are read out up to these times once the batch at work is committed.
     pub reached: Vec<PartitionTime>,
+    /// Takes the snapshots that events are looked up in.
+    pub snapshots: Snapshots,
 }
 
 /// A batch that was committed.
@@ -118,17 +121,30 @@ pub struct CommittedBatch {
 }
 
 impl Batches {
-    /// Fixes a batch's positions and opens its first attempt, in one ledger write.
+    /// Fixes a batch's positions and its snapshots, and opens its first attempt, in one ledger write.
     ///
     /// # Errors
-    /// The ledger's.
+    /// The ledger's, or when a lookup has no snapshot that may be used.
     pub async fn plan(
         &mut self,
         job: &JobId,
         splits: &[Split],
         redrives: Vec<String>,
     ) -> Result<(BatchId, Attempt), RunError> {
-        self.plan_batch(job, splits, redrives, Vec::new()).await
+        let (environment, state) = (self.environment.as_deref(), self.ledger.state());
+        let current = self
+            .snapshots
+            .current(&self.pipeline, environment, &self.lake, state);
+        let snapshots = current.await.map_err(Box::new)?;
+        self.plan_batch(job, splits, redrives, Vec::new(), snapshots)
+            .await
+    }
+
+    /// The snapshots that were fixed with a batch.
+    #[must_use]
+    pub fn snapshots_of(&self, batch: &BatchId) -> Vec<Snapshot> {
+        let batch = self.ledger.state().batches.get(batch);
+        batch.map(|batch| batch.snapshots.clone()).unwrap_or_default()
     }
 
     /// The same for a compaction too, which has no splits.
@@ -138,6 +154,7 @@ impl Batches {
         splits: &[Split],
         redrives: Vec<String>,
         compacts: Vec<i64>,
+        snapshots: Vec<Snapshot>,
     ) -> Result<(BatchId, Attempt), RunError> {
         let epoch = self.ledger.epoch();
         let batch = BatchId::try_from(format!("b{:08}", self.ledger.state().batches.len() + 1))?;
@@ -149,6 +166,7 @@ impl Batches {
             splits: splits.to_vec(),
             redrives,
             compacts,
+            snapshots,
         };
         let started = Entry::Started {
             epoch,
@@ -212,6 +230,17 @@ impl Batches {
         }
     }
 
+    /// Gives a batch up for good: its positions may be planned again.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn drop_batch(&mut self, batch: &BatchId) -> Result<(), RunError> {
+        let epoch = self.ledger.epoch();
+        let batch = batch.clone();
+        self.ledger.append(vec![Entry::Dropped { epoch, batch }]).await?;
+        Ok(())
+    }
+
     /// Opens another attempt of an open batch.
     ///
     /// # Errors
@@ -247,6 +276,10 @@ impl Batches {
         (self.hook)(Moment::Written);
         let environment = self.environment.as_deref();
         let manifest = commit::join(&self.pipeline, environment, job, batch, attempt, splits, reports);
+        let manifest = Manifest {
+            enrich: self.snapshots_of(batch),
+            ..manifest
+        };
         if let Some(clean) = self.breach(&manifest)
             && let Some(quality) = &self.pipeline.quality
             && quality.on_breach == OnBreach::Fail

@@ -2,6 +2,7 @@
 //!
 //! Labels are bounded: pipelines, partitions, and words of ours. What only a leader knows goes when it no longer leads.
 
+pub mod enrich;
 pub mod handoff;
 mod lag;
 mod scrape;
@@ -73,6 +74,8 @@ pub struct Metrics {
     workers_lost: Counter,
     /// The counts of the handoffs.
     pub handoff: handoff::HandoffMetrics,
+    /// The counts of the lookups.
+    pub enrich: enrich::EnrichMetrics,
 }
 
 /// Buckets of what takes milliseconds to minutes.
@@ -99,6 +102,7 @@ impl Default for Metrics {
             jobs: Family::default(),
             workers_lost: Counter::default(),
             handoff: handoff::HandoffMetrics::default(),
+            enrich: enrich::EnrichMetrics::default(),
         }
     }
 }
@@ -179,6 +183,7 @@ impl Metrics {
             around: Arc::clone(&self.around),
         }));
         self.handoff.register(registry);
+        self.enrich.register(registry);
     }
 
     /// From here on these are asked too, at each scrape.
@@ -210,6 +215,7 @@ impl Metrics {
             ages.lags.clear();
             self.lag.clear();
             self.jobs.clear();
+            self.enrich.forget();
         }
     }
 
@@ -233,6 +239,9 @@ impl Metrics {
             self.quarantined
                 .get_or_create(&with(pipeline, "reason", reason))
                 .inc_by(*events);
+        }
+        for (lookup, events) in &manifest.unmatched {
+            self.enrich.unmatched(pipeline, lookup, *events);
         }
         let bytes = manifest.files.iter().map(|file| file.object.bytes).sum();
         self.written_bytes.get_or_create(&of(pipeline)).inc_by(bytes);

@@ -336,7 +336,14 @@ impl Runner {
                 .map_err(|error| failed(error.into()))?;
         let reports = self
             .engine
-            .run_chunks(plan, objects, sink, progress, &self.stop)
+            .run_chunks(
+                plan,
+                objects,
+                &self.batches.snapshots_of(batch),
+                sink,
+                progress,
+                &self.stop,
+            )
             .instrument(tracing::error_span!("attempt", %batch, %attempt))
             .await
             .map_err(failed)?;

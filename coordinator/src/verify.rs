@@ -11,6 +11,7 @@
 //! | files have the rows, size and BLAKE3 that the manifest says            | 3, 6 |
 //! | no object lies there that nothing names                                | 3    |
 //! | no key stands twice in an event hour; as many keys as written events   | 7    |
+//! | the snapshots that batches looked up in are the planned ones, as they were | 10 |
 //! | a compaction replaces what counted, with as many rows and keys         | 4, 6 |
 //!
 //! Only a batch of the pipeline as it is today must have one key for each event, and only where a key
@@ -147,6 +148,11 @@ async fn committed_manifests(lake: &Lake, state: &State, verdict: &mut Verdict) 
                 "batch {id}: the manifest's splits are not the planned ones"
             ));
         }
+        if manifest.enrich != batch.snapshots {
+            verdict.faults.push(format!(
+                "batch {id}: the manifest's snapshots are not the planned ones"
+            ));
+        }
         if manifest.total() != batch.counts {
             verdict
                 .faults
@@ -191,6 +197,12 @@ async fn check_objects(lake: &Lake, manifests: &[Manifest], verdict: &mut Verdic
     let gone = live::replaced(manifests);
     let objects = manifests.iter().flat_map(Manifest::objects);
     let objects = objects.filter(|object| !gone.contains(object.key.as_str()));
+    // Batches share snapshots.
+    let used = manifests.iter().flat_map(|manifest| &manifest.enrich);
+    let used: BTreeMap<&str, &WrittenObject> = used
+        .map(|snapshot| (snapshot.object.key.as_str(), &snapshot.object))
+        .collect();
+    let objects = objects.chain(used.into_values());
     let mut checked = stream::iter(objects)
         .map(|object| check_object(lake, object))
         .buffer_unordered(READS);

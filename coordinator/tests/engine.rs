@@ -191,6 +191,7 @@ async fn run(cluster: &Cluster, bench: &Bench, batch: &str, committed: &[Manifes
         watermark_us: None,
         quarantine_date: "2026-01-02".to_owned(),
         trace: None,
+        snapshots: Vec::new(),
     };
     let tasks: Vec<Vec<Split>> = bench.splits.iter().map(|split| vec![split.clone()]).collect();
     let keys: Vec<_> = committed

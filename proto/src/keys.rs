@@ -7,6 +7,7 @@
 //! quality/<batch>-<attempt>-<task>.state
 //! attempts/<batch>-<attempt>.json
 //! manifests/<batch>.json
+//! enrich/<lookup>/<version>.parquet              a snapshot of a lookup's table; `.sealed` where no clear data may lie
 //! holds/<batch>.json                            what was decided about a held batch
 //! loads/<digest>.manifest                         what a warehouse was told to load
 //! ledger/<sequence, 12 digits>.json
@@ -80,6 +81,13 @@ pub fn attempt(batch: &BatchId, attempt: Attempt) -> String {
 #[must_use]
 pub fn manifest(batch: &BatchId) -> String {
     format!("manifests/{batch}.json")
+}
+
+/// Key of a snapshot of a lookup's table, by the hash of its content.
+#[must_use]
+pub fn snapshot(lookup: &str, version: &str, is_sealed: bool) -> String {
+    let ending = if is_sealed { "sealed" } else { "parquet" };
+    format!("enrich/{}/{version}.{ending}", path_value(lookup))
 }
 
 /// The folder of decisions about held batches.

@@ -85,6 +85,22 @@ impl SplitCounts {
     }
 }
 
+/// A snapshot of a lookup's table, as a batch uses it. It is fixed in the ledger with the batch's positions, so that a
+/// retry looks up in the same one (invariant 10). Its object is named by its content: batches share it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The lookup's name in the pipeline.
+    pub lookup: String,
+    /// The object.
+    pub object: WrittenObject,
+    /// Hash of what is in it.
+    pub version: String,
+    /// Hash of what it was taken for: the table, the columns and their types.
+    pub shape: String,
+    /// When it was taken, microseconds since 1970 UTC.
+    pub taken_us: i64,
+}
+
 /// What one task of an attempt wrote and counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskReport {
@@ -101,6 +117,9 @@ pub struct TaskReport {
     /// Quarantined events by the kind of their reasons; one with several kinds counts for each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reasons: BTreeMap<String, u64>,
+    /// By lookup: events read whose key was not in its snapshot.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unmatched: BTreeMap<String, u64>,
 }
 
 /// A committed batch.
@@ -138,6 +157,12 @@ pub struct Manifest {
     /// Of a compaction: what its files stand for from now on.
     #[serde(default, skip_serializing_if = "Replaced::is_empty")]
     pub replaces: Replaced,
+    /// The snapshots that events were looked up in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enrich: Vec<Snapshot>,
+    /// By lookup: events read whose key was not in its snapshot.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unmatched: BTreeMap<String, u64>,
 }
 
 /// What a compaction stands for: objects of earlier batches whose rows it wrote again. They no longer count.

@@ -11,6 +11,7 @@
 
 mod collector;
 mod crowds;
+mod enrich;
 mod handoff;
 mod hours;
 mod inputs;

@@ -33,6 +33,11 @@ impl Sandbox {
         )
     }
 
+    /// Where the warehouse answers.
+    pub(crate) fn warehouse_dsn(&self) -> &str {
+        &self.warehouse.as_ref().unwrap().dsn
+    }
+
     /// Crashes the warehouse.
     pub(crate) fn crash_warehouse(&mut self) {
         self.service("postgres", &["kill"]);

@@ -104,32 +104,15 @@ fn an_input_that_is_not_there_is_named() {
 /// What needs services is refused before anything is read, as a bad file is.
 #[test]
 fn what_needs_a_cluster_is_named_and_ends_with_2() {
-    let pipeline = |source: &str, enrich: &str| {
-        format!(
-            "version: 1\npipeline: x\nsource: {source}\nschema:\n\
-            \x20 - {{name: at, type: timestamp, required: true}}\n\
-            \x20 - {{name: customer, type: int64}}\n{enrich}\
-            partition: {{time: at, by: [date]}}\nlake: {{url: ./lake}}\n"
-        )
-    };
-    let files = "{files: {path: sent/events, format: json}}";
-    let kafka = "{kafka: {brokers: [\"127.0.0.1:1\"], topic: orders, format: json}}";
-    let enrich = "enrich:\n  - {name: customers, from: {postgres: {dsn: \"${env:CUSTOMERS_DSN}\", table: customers}}, \
-                  key: {customer: id}, add: {segment: segment}}\n";
-    for (pipeline, named) in [
-        (pipeline(files, enrich), "`enrich`"),
-        (pipeline(kafka, ""), "topic `orders`"),
-    ] {
-        let sandbox = Sandbox::with_pipeline(&pipeline);
-        let mut run = sandbox.command(&["run"], &[]);
-        let output = run
-            .env("CUSTOMERS_DSN", "postgres://127.0.0.1:1/x")
-            .output()
-            .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(named), "{said}");
-    }
+    let sandbox = Sandbox::with_pipeline(
+        "version: 1\npipeline: x\nsource: {kafka: {brokers: [\"127.0.0.1:1\"], topic: orders, format: json}}\nschema:\n\
+        \x20 - {name: at, type: timestamp, required: true}\n\
+         partition: {time: at, by: [date]}\nlake: {url: ./lake}\n",
+    );
+    let output = sandbox.command(&["run"], &[]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("topic `orders`"), "{said}");
 }
 
 #[test]

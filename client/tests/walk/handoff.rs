@@ -1,50 +1,9 @@
 //! `millrace run` into a warehouse, without any cluster: a real PostgreSQL, read by `psql`.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
-
 use serde_json::Value;
 
+use crate::database::Database;
 use crate::sandbox::{SCALE, Sandbox, root};
-
-/// A PostgreSQL of one's own, gone when it is dropped.
-struct Warehouse {
-    folder: PathBuf,
-    dsn: String,
-}
-
-impl Warehouse {
-    fn start(sandbox: &Sandbox) -> Self {
-        let folder = sandbox.path("postgres");
-        assert!(script(&folder, "start").status.success());
-        let dsn = std::fs::read_to_string(folder.join("endpoint")).unwrap();
-        let dsn = dsn.trim().to_owned();
-        Self { folder, dsn }
-    }
-
-    fn sql(&self, sql: &str) -> String {
-        let asked = Command::new("psql")
-            .args(["-XAtq", "-d", &self.dsn, "-c", sql])
-            .output();
-        let output = asked.unwrap();
-        assert!(output.status.success(), "{sql}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-}
-
-impl Drop for Warehouse {
-    fn drop(&mut self) {
-        script(&self.folder, "kill");
-        if let Ok(data) = std::fs::canonicalize(self.folder.join("data")) {
-            let _ = std::fs::remove_dir_all(data);
-        }
-    }
-}
-
-fn script(folder: &PathBuf, verb: &str) -> Output {
-    let mut command = Command::new(root().join("deploy/local/postgres.sh"));
-    command.arg(verb).arg("--dir").arg(folder).output().unwrap()
-}
 
 fn status(sandbox: &Sandbox, more: &[&str]) -> Value {
     let mut arguments = vec!["--output", "json"];
@@ -60,7 +19,7 @@ fn status(sandbox: &Sandbox, more: &[&str]) -> Value {
 #[test]
 fn a_run_loads_its_rows_once_and_a_killed_load_is_gone_on_with() {
     let mut sandbox = Sandbox::shop(100_000 / SCALE, 61);
-    let warehouse = Warehouse::start(&sandbox);
+    let warehouse = Database::start(&sandbox);
     let example = root().join("client/examples/shop");
     std::fs::copy(example.join("suite.json"), sandbox.path("suite.json")).unwrap();
     let text = std::fs::read_to_string(example.join("shop.yaml")).unwrap();

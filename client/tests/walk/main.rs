@@ -11,6 +11,8 @@
 mod breach;
 mod compact;
 mod crash;
+mod database;
+mod enrich;
 mod faults;
 mod github;
 mod handoff;

@@ -36,7 +36,7 @@ fn clear_values(sandbox: &Sandbox) -> BTreeSet<String> {
 }
 
 /// Everything that a run left or said: files as they are, and Parquet files' columns unpacked.
-fn everything_written(sandbox: &Sandbox) -> Vec<u8> {
+pub(crate) fn everything_written(sandbox: &Sandbox) -> Vec<u8> {
     let mut all = Vec::new();
     for path in sandbox.objects("") {
         all.extend(fs::read(&path).unwrap());

@@ -50,6 +50,12 @@ impl Sandbox {
     /// The shop example over `events` generated ones.
     pub(crate) fn shop(events: u64, seed: u64) -> Self {
         let sandbox = Self::example("shop/shop.yaml");
+        sandbox.send(events, seed);
+        sandbox
+    }
+
+    /// Generates events of the shop as input.
+    pub(crate) fn send(&self, events: u64, seed: u64) {
         eprintln!("events: {events}, seed: {seed}");
         let recipe = Recipe {
             seed,
@@ -57,14 +63,13 @@ impl Sandbox {
             ..Recipe::default()
         };
         let files = Files {
-            folder: sandbox.path("sent"),
+            folder: self.path("sent"),
             files: 2,
             compress: Compress::None,
             threads: 2,
             overwrite: false,
         };
         generate(&recipe, &files).unwrap();
-        sandbox
     }
 
     /// An example pipeline of the repository, without input.

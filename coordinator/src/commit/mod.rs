@@ -108,6 +108,9 @@ pub fn join(
         for (reason, events) in report.reasons {
             *joined.reasons.entry(reason).or_default() += events;
         }
+        for (lookup, events) in report.unmatched {
+            *joined.unmatched.entry(lookup).or_default() += events;
+        }
     }
     joined.files.sort_by(|a, b| a.object.key.cmp(&b.object.key));
     Manifest {
@@ -126,6 +129,8 @@ pub fn join(
         quality: joined.quality,
         reasons: joined.reasons,
         replaces: Replaced::default(),
+        enrich: Vec::new(),
+        unmatched: joined.unmatched,
     }
 }
 

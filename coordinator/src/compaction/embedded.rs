@@ -6,6 +6,7 @@ use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::manifest::Manifest;
 
 use super::{settle, step, sweep};
+use crate::enrich::Snapshots;
 use crate::job::RunError;
 use crate::lake::Lake;
 use crate::ledger::embedded::EmbeddedLedger;
@@ -51,6 +52,7 @@ pub async fn compact(
         environment: None,
         hook,
         reached: Vec::new(),
+        snapshots: Snapshots::default(),
     };
     let mut done = Compacted::default();
     for (id, batch) in batches.open() {

@@ -55,7 +55,9 @@ pub async fn step(batches: &mut Batches, memory_bytes: usize) -> Result<Option<M
     if hours.is_empty() {
         return Ok(None);
     }
-    let (id, attempt) = batches.plan_batch(&job()?, &[], Vec::new(), hours).await?;
+    let (id, attempt) = batches
+        .plan_batch(&job()?, &[], Vec::new(), hours, Vec::new())
+        .await?;
     run(batches, &id, attempt, memory_bytes).await.map(Some)
 }
 

@@ -36,6 +36,8 @@ fn manifest(n: usize, files: Vec<DataFile>, replaces: Replaced) -> Manifest {
         hour: first_hour(file),
     });
     Manifest {
+        enrich: Vec::new(),
+        unmatched: Default::default(),
         version: 1,
         pipeline: PipelineName::try_from("p".to_owned()).unwrap(),
         pipeline_digest: String::new(),

@@ -8,10 +8,11 @@ use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::TryStreamExt;
 use millrace_pipeline::dedup::KeyIndex;
+use millrace_pipeline::enrich::SnapshotCache;
 use millrace_pipeline::plan::{Steps, Tools};
 use millrace_pipeline::sink::SinkSpec;
 use millrace_pipeline::source::Stores;
-use millrace_proto::manifest::TaskReport;
+use millrace_proto::manifest::{Snapshot, TaskReport};
 use millrace_proto::split::Split;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -35,16 +36,19 @@ pub struct Embedded {
     pub keys: Arc<KeyIndex>,
     /// Tasks at once.
     pub threads: usize,
+    /// Snapshots of lookups that were fetched.
+    pub snapshots: Arc<SnapshotCache>,
 }
 
 impl Embedded {
-    /// Runs one attempt over splits; returns each task's report.
+    /// Runs one attempt over splits, looking up in these snapshots; returns each task's report.
     ///
     /// # Errors
     /// The first task's error; the others are cancelled then.
     pub async fn run(
         &self,
         splits: &[Split],
+        snapshots: &[Snapshot],
         sink: SinkSpec,
         progress: &Progress,
         stop: &watch::Receiver<bool>,
@@ -52,7 +56,7 @@ impl Embedded {
         let objects = splits.iter().map(|split| split.object.url.clone()).collect();
         let tasks = self.threads.clamp(1, splits.len().max(1));
         let queue = Arc::new(SplitQueue::new(splits.to_vec(), tasks));
-        let plan = self.steps.walk(queue, &self.tools(objects, sink))?;
+        let plan = self.steps.walk(queue, &self.tools(objects, snapshots, sink))?;
         execute(plan, tasks, progress, stop).await
     }
 
@@ -64,17 +68,22 @@ impl Embedded {
         &self,
         chunks: Arc<dyn ExecutionPlan>,
         objects: Vec<String>,
+        snapshots: &[Snapshot],
         sink: SinkSpec,
         progress: &Progress,
         stop: &watch::Receiver<bool>,
     ) -> Result<Vec<TaskReport>, EngineError> {
         let tasks = chunks.properties().partitioning.partition_count();
-        let plan = self.steps.walk_chunks(chunks, &self.tools(objects, sink))?;
+        let plan = self
+            .steps
+            .walk_chunks(chunks, &self.tools(objects, snapshots, sink))?;
         execute(plan, tasks, progress, stop).await
     }
 
-    fn tools(&self, objects: Vec<String>, sink: SinkSpec) -> Tools {
+    fn tools(&self, objects: Vec<String>, snapshots: &[Snapshot], sink: SinkSpec) -> Tools {
+        let lake = (Arc::clone(&sink.lake), sink.root.clone());
         Tools {
+            lookups: self.steps.lookups(lake, snapshots, &self.snapshots),
             stores: Arc::clone(&self.stores),
             keys: Arc::clone(&self.keys),
             sink: Arc::new(sink),

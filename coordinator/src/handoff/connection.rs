@@ -1,4 +1,4 @@
-//! A connection to a warehouse that speaks the PostgreSQL protocol.
+//! A connection to a database that speaks the PostgreSQL protocol: a warehouse, or what lookups read.
 //!
 //! In: the pipeline's connection string. Out: statements by the simple query protocol, which PostgreSQL and Redshift
 //! have alike, and COPY. TLS is used where the server offers it (`sslmode=prefer`, the default), and its certificate is
@@ -21,8 +21,8 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// An open connection; closed, and its transaction rolled back, when dropped.
-pub(super) struct Connection {
-    pub(super) client: Client,
+pub(crate) struct Connection {
+    pub(crate) client: Client,
     task: JoinHandle<()>,
 }
 
@@ -32,10 +32,35 @@ impl Drop for Connection {
     }
 }
 
+/// Why there is no connection.
+pub(crate) enum ConnectError {
+    /// The connection string.
+    Dsn,
+    /// TLS cannot be set up.
+    Tls(rustls::Error),
+    /// Nobody answers, or we are not let in.
+    Postgres(tokio_postgres::Error),
+}
+
 impl Connection {
-    /// Connects.
+    /// Connects to a warehouse.
     pub(super) async fn open(dsn: &Secret) -> Result<Self, HandoffError> {
-        let mut config: Config = dsn.reveal().parse().map_err(|_| HandoffError::Dsn)?;
+        Self::connect(dsn).await.map_err(|error| match error {
+            ConnectError::Dsn => HandoffError::Dsn,
+            ConnectError::Tls(source) => HandoffError::Tls(source),
+            ConnectError::Postgres(source) => {
+                let mut error = HandoffError::of("let us in", source);
+                if let HandoffError::Connection { what, .. } = &mut error {
+                    *what = "could not be made";
+                }
+                error
+            }
+        })
+    }
+
+    /// Connects.
+    pub(crate) async fn connect(dsn: &Secret) -> Result<Self, ConnectError> {
+        let mut config: Config = dsn.reveal().parse().map_err(|_| ConnectError::Dsn)?;
         if config.get_application_name().is_none() {
             config.application_name("millrace");
         }
@@ -48,17 +73,11 @@ impl Connection {
             .keepalives_retries(3)
             .tcp_user_timeout(UNACKNOWLEDGED);
         let connected = config.connect(tls()?).await;
-        let (client, connection) = connected.map_err(|error| {
-            let mut error = HandoffError::of("let us in", error);
-            if let HandoffError::Connection { what, .. } = &mut error {
-                *what = "could not be made";
-            }
-            error
-        })?;
+        let (client, connection) = connected.map_err(ConnectError::Postgres)?;
         let task = tokio::spawn(async move {
             // Whoever waits for an answer is told of the error; this is for the log.
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to a warehouse ended");
+                tracing::debug!(%error, "a connection to a database ended");
             }
         });
         Ok(Self { client, task })
@@ -99,13 +118,13 @@ impl Connection {
     }
 }
 
-fn tls() -> Result<MakeRustlsConnect, HandoffError> {
+fn tls() -> Result<MakeRustlsConnect, ConnectError> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(HandoffError::Tls)?
+        .map_err(ConnectError::Tls)?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))

@@ -131,6 +131,7 @@ mod tests {
             splits: Vec::new(),
             redrives: Vec::new(),
             compacts: Vec::new(),
+            snapshots: Vec::new(),
             committed_us: None,
             swept: false,
             state: BatchState::Committed(attempt),

@@ -32,6 +32,16 @@ fn place(table: Option<&str>, column: Option<&str>) -> String {
 }
 
 impl Refusal {
+    /// What a server answered. Detail, hint and context may quote rows: they stay behind.
+    pub(crate) fn of(answer: &tokio_postgres::error::DbError) -> Self {
+        Self {
+            code: answer.code().code().to_owned(),
+            message: answer.message().to_owned(),
+            table: answer.table().map(str::to_owned),
+            column: answer.column().map(str::to_owned),
+        }
+    }
+
     /// Whether the same statement may succeed later, without anybody's doing.
     #[must_use]
     pub fn is_passing(&self) -> bool {
@@ -258,15 +268,9 @@ impl HandoffError {
     /// An error of the client library, for what was asked.
     pub(super) fn of(what: impl Into<String>, error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
-            // Detail, hint and context may quote rows: they stay behind.
             Some(answer) => Self::Refused {
                 what: what.into(),
-                refusal: Box::new(Refusal {
-                    code: answer.code().code().to_owned(),
-                    message: answer.message().to_owned(),
-                    table: answer.table().map(str::to_owned),
-                    column: answer.column().map(str::to_owned),
-                }),
+                refusal: Box::new(Refusal::of(answer)),
             },
             None => Self::Connection {
                 what: "was lost",

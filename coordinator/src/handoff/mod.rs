@@ -19,7 +19,7 @@
 
 mod backlog;
 mod catalogue;
-mod connection;
+pub(crate) mod connection;
 mod copy;
 mod decide;
 mod error;

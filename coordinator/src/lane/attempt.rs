@@ -24,6 +24,7 @@ use crate::engine::ballista::{TaskProgress, Work};
 use crate::engine::embedded::Embedded;
 use crate::job::{Progress, RunError, RunOptions, Runner};
 use crate::lifecycle::{Batches, CommittedBatch};
+use crate::quarantine::QuarantineError;
 
 /// Attempts of one batch in a row before its job fails.
 const ATTEMPTS_MAX: u32 = 8;
@@ -69,6 +70,7 @@ impl Lane {
             stores: Arc::clone(&prepared.stores),
             keys: Arc::new(keys),
             threads: 1,
+            snapshots: self.tools.workplace.snapshots(),
         };
         let options = RunOptions {
             environment: environment(&job),
@@ -98,6 +100,9 @@ impl Lane {
         match redriven {
             Ok(()) => Ok(true),
             Err(_) if !self.jobs.borrow().contains_key(id) => Ok(false),
+            Err(QuarantineError::Run(error)) if matches!(*error, RunError::Enrich(_)) => {
+                Err(LaneError::Run(error))
+            }
             Err(error) => Err(LaneError::Input(chain(&error))),
         }
     }
@@ -175,6 +180,7 @@ impl Lane {
             watermark_us: batches.ledger.state().newest_us,
             quarantine_date: Utc::now().format("%Y-%m-%d").to_string(),
             trace: trace::context_of(&Span::current()),
+            snapshots: batches.snapshots_of(batch),
         };
         let (stop, stopped) = watch::channel(false);
         let watching = self.watch_cancel(&job.job_id, stop);

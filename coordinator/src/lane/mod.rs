@@ -10,7 +10,7 @@
 //! | an attempt fails                        | tries the same positions again, with growing pauses, for half a minute |
 //! | a redrive is interrupted                | its open batch is given up, unless its manifest is there; what is left is read again |
 //! | workers leave and take with them what an attempt needed | tries again at once                                   |
-//! | the brokers do not answer               | asks again, for as long as it takes                                     |
+//! | the brokers do not answer, or a table that must be looked up in | asks again, for as long as it takes             |
 //! | no job has a batch to be run            | compacts complete hours, deletes what was replaced                      |
 //! | it still fails, or its job is cancelled | gives the batch up, unless its manifest is there: its positions are free |
 //! | the leadership is lost                  | is dropped where it stands: the ledger refuses it from then on          |
@@ -183,13 +183,23 @@ impl LaneError {
         matches!(self, Self::Engine(EngineError::Disturbed { .. }))
     }
 
-    /// Whether waiting helps: brokers come back.
+    /// The lookup that a batch waits for.
+    fn waits_for(&self) -> Option<&str> {
+        let Self::Run(error) = self else { return None };
+        if let RunError::Enrich(error) = &**error {
+            Some(error.lookup())
+        } else {
+            None
+        }
+    }
+
+    /// Whether waiting helps: brokers and databases come back.
     fn is_passing(&self) -> bool {
         match self {
             Self::Topic(error) => error.is_retryable(),
+            Self::Run(error) => matches!(&**error, RunError::Enrich(error) if error.is_retryable()),
             Self::Ledger(_)
             | Self::Registry(_)
-            | Self::Run(_)
             | Self::Committed(_)
             | Self::Engine(_)
             | Self::Id(_)

@@ -140,6 +140,33 @@ impl Lane {
         }
     }
 
+    /// A job waits for brokers, or for a table that it looks up in: for as long as it takes.
+    pub(super) async fn waits(&mut self, id: &str, error: &LaneError) -> Result<(), LaneError> {
+        tracing::warn!(job = id, error = chain(error), "the job waits, and asks again");
+        let Some(lookup) = error.waits_for() else {
+            return Ok(());
+        };
+        let phase = format!("waiting for {lookup}");
+        let is_told = |job: &v1::Job| job.progress.as_ref().is_some_and(|now| now.phase == phase);
+        let Some(running) = self.running.get_mut(id).filter(|running| !is_told(&running.job)) else {
+            return Ok(());
+        };
+        let update = |job: &mut v1::Job| {
+            let known = job.progress.clone().unwrap_or_default();
+            job.progress = Some(v1::Progress {
+                phase: phase.clone(),
+                ..known
+            });
+        };
+        let told = self
+            .tools
+            .registry
+            .update_job(&self.tools.lead, id, update)
+            .await?;
+        running.job.progress = told.progress;
+        Ok(())
+    }
+
     pub(super) async fn succeed(&mut self, id: &str, open: bool) -> Result<(), LaneError> {
         let ended = SystemTime::now();
         self.leave(id);

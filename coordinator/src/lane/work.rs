@@ -21,6 +21,7 @@ use crate::applied;
 use crate::causes::chain;
 use crate::commit::live;
 use crate::engine::EngineError;
+use crate::enrich::Snapshots;
 use crate::hours::{OBJECTS, PartitionTime};
 use crate::job::RunError;
 use crate::lake::Lake;
@@ -32,8 +33,8 @@ use crate::query::manifests_of;
 use crate::registry::RegistryError;
 use crate::split::{deal, deal_runs};
 
-/// Pause before brokers that did not answer are asked again.
-const BROKER_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before brokers or a database that did not answer are asked again.
+const ASK_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of a batch of a backfill while a `follow` job shares the lane.
 const SHARED_BATCH_BYTES: u64 = 128 << 20;
 
@@ -171,8 +172,8 @@ impl Lane {
                 Ok(Some(wait)) => pause = Some(pause.map_or(wait, |pause| pause.min(wait))),
                 Err(error) if error.is_fatal() => return Err(error),
                 Err(error) if error.is_passing() => {
-                    tracing::warn!(job = id, error = chain(&error), "the brokers are asked again");
-                    pause = Some(pause.map_or(BROKER_PAUSE, |pause| pause.min(BROKER_PAUSE)));
+                    self.waits(&id, &error).await?;
+                    pause = Some(pause.map_or(ASK_PAUSE, |pause| pause.min(ASK_PAUSE)));
                 }
                 Err(error) => {
                     self.fail(&id, &error).await?;
@@ -282,6 +283,7 @@ impl Lane {
             environment: None,
             hook: Arc::clone(&tools.hook),
             reached: Vec::new(),
+            snapshots: Snapshots::new(tools.metrics.enrich.clone()),
         });
         Ok(())
     }

@@ -19,7 +19,7 @@ pub mod timed;
 
 use futures::future::BoxFuture;
 use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
-use millrace_proto::manifest::SplitCounts;
+use millrace_proto::manifest::{Snapshot, SplitCounts};
 use millrace_proto::split::{InputObject, Split};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +71,9 @@ pub enum Entry {
         /// Event hours whose files a compaction rewrites: those that count among the batches before it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         compacts: Vec<i64>,
+        /// The snapshots that it looks up in (invariant 10).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        snapshots: Vec<Snapshot>,
     },
     /// Positions that were there and cannot be read: nothing is skipped in silence (invariant 9).
     Lost {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
-use millrace_proto::manifest::SplitCounts;
+use millrace_proto::manifest::{Snapshot, SplitCounts};
 use millrace_proto::split::{InputObject, Split};
 
 use super::{Entry, LostRange};
@@ -57,6 +57,8 @@ pub struct Batch {
     pub redrives: Vec<String>,
     /// Event hours whose files it rewrites; none for a batch that is no compaction.
     pub compacts: Vec<i64>,
+    /// The snapshots that it looks up in.
+    pub snapshots: Vec<Snapshot>,
     /// What it has come to.
     pub state: BatchState,
     /// Every attempt that began.
@@ -136,9 +138,25 @@ impl State {
                 splits,
                 redrives,
                 compacts,
+                snapshots,
                 ..
             } => {
-                self.plan(job, batch, splits, redrives, compacts);
+                let planned = Batch {
+                    job: job.clone(),
+                    splits: splits.clone(),
+                    redrives: redrives.clone(),
+                    compacts: compacts.clone(),
+                    snapshots: snapshots.clone(),
+                    state: BatchState::Planned,
+                    attempts: Vec::new(),
+                    committed_by: None,
+                    manifest: None,
+                    counts: SplitCounts::default(),
+                    held: false,
+                    committed_us: None,
+                    swept: false,
+                };
+                self.plan(batch, planned);
             }
             Entry::Reached { partitions, .. } => self.event_time.reach(partitions),
             Entry::Swept { batch, .. } => {
@@ -191,38 +209,26 @@ impl State {
         self
     }
 
-    fn plan(
-        &mut self,
-        job: &JobId,
-        batch: &BatchId,
-        splits: &[Split],
-        redrives: &[String],
-        compacts: &[i64],
-    ) {
+    fn plan(&mut self, batch: &BatchId, planned: Batch) {
         if self.batches.contains_key(batch) {
             return;
         }
-        if redrives.is_empty() {
-            for split in splits {
-                let planned = self.covered.entry(split.object.clone()).or_default();
-                planned.add(split.start, split.end);
+        if planned.redrives.is_empty() {
+            for split in &planned.splits {
+                let covered = self.covered.entry(split.object.clone()).or_default();
+                covered.add(split.start, split.end);
             }
         }
-        let planned = Batch {
-            job: job.clone(),
-            splits: splits.to_vec(),
-            redrives: redrives.to_vec(),
-            compacts: compacts.to_vec(),
-            state: BatchState::Planned,
-            attempts: Vec::new(),
-            committed_by: None,
-            manifest: None,
-            counts: SplitCounts::default(),
-            held: false,
-            committed_us: None,
-            swept: false,
-        };
         self.batches.insert(batch.clone(), planned);
+    }
+
+    /// The newest snapshot of a lookup that was taken for this shape, and for a batch.
+    #[must_use]
+    pub fn snapshot(&self, lookup: &str, shape: &str) -> Option<&Snapshot> {
+        let newest_first = self.batches.values().rev();
+        newest_first
+            .flat_map(|batch| &batch.snapshots)
+            .find(|snapshot| snapshot.lookup == lookup && snapshot.shape == shape)
     }
 
     fn drop_batch(&mut self, id: &BatchId) {
@@ -287,6 +293,7 @@ mod tests {
                 splits: Vec::new(),
                 redrives: Vec::new(),
                 compacts: Vec::new(),
+                snapshots: Vec::new(),
             },
             2 => Entry::Started {
                 epoch,

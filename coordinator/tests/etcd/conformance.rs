@@ -119,6 +119,7 @@ pub(crate) fn planned(epoch: u64, n: usize, count: u32) -> Vec<Entry> {
         splits: splits(count),
         redrives: Vec::new(),
         compacts: Vec::new(),
+        snapshots: Vec::new(),
     };
     vec![planned, started(epoch, n, 1)]
 }

@@ -13,6 +13,7 @@ pub mod catalog;
 pub mod codec;
 pub mod decode;
 pub mod dedup;
+pub mod enrich;
 pub mod exchange;
 pub mod map;
 pub mod plan;

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
 
+use millrace_proto::manifest::Snapshot;
+use object_store::ObjectStore;
+use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::again::AgainExec;
@@ -17,6 +20,7 @@ use crate::decode::exec::DecodeExec;
 use crate::dedup::KeyIndex;
 use crate::dedup::exec::DedupExec;
 use crate::dedup::key::KeyExec;
+use crate::enrich::{Lookups, SnapshotCache, find_snapshot};
 use crate::exchange::{PackExec, UnpackExec};
 use crate::map::exec::MapExec;
 use crate::map::{MapError, MapPlan};
@@ -212,7 +216,7 @@ impl Steps {
             )),
             Step::Decode if lines => Arc::new(DecodeExec::new(input, Arc::clone(decode))),
             Step::Decode => input,
-            Step::Map => Arc::new(MapExec::new(input, Arc::clone(&self.map))),
+            Step::Map => Arc::new(MapExec::new(input, Arc::clone(&self.map), &tools.lookups)),
             Step::Quality => Arc::new(QualityExec::new(input, self.judge(tools)?)),
             Step::Key => {
                 let key = pipeline.dedup.iter().flat_map(|dedup| &dedup.key);
@@ -230,6 +234,26 @@ impl Steps {
             Step::Sink => Arc::new(SinkExec::new(input, Arc::clone(&tools.sink))),
             Step::Collect => Arc::new(CollectExec::new(input, Arc::clone(&tools.sink))),
         })
+    }
+
+    /// Whether these snapshots are what the pipeline looks up in.
+    #[must_use]
+    pub fn fits(&self, snapshots: &[Snapshot]) -> bool {
+        let sealer = self.policy.sealer();
+        (0..self.pipeline.enrich.len())
+            .all(|lookup| find_snapshot(&self.pipeline, lookup, sealer, snapshots).is_some())
+    }
+
+    /// The snapshots of an attempt, in the lake at `place`.
+    #[must_use]
+    pub fn lookups(
+        &self,
+        place: (Arc<dyn ObjectStore>, Path),
+        snapshots: &[Snapshot],
+        cache: &Arc<SnapshotCache>,
+    ) -> Arc<Lookups> {
+        let (sealer, cache) = (self.policy.sealer(), Arc::clone(cache));
+        Arc::new(Lookups::new(&self.pipeline, sealer, place, snapshots, cache))
     }
 
     fn judge(&self, tools: &Tools) -> Result<Arc<QualityPlan>, PlanError> {
@@ -318,4 +342,6 @@ pub struct Tools {
     pub objects: Vec<String>,
     /// The names of the exchange's buckets, where there is one.
     pub buckets: Vec<u64>,
+    /// Snapshots that events are looked up in.
+    pub lookups: Arc<Lookups>,
 }

@@ -13,7 +13,7 @@
 //! as a *note*: a batch of one row whose columns are null and whose [`NOTE`] holds an encoded [`Note`].
 //! So a retry of a task repeats its notes with its rows, and nothing leaves by a side door.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -142,6 +142,26 @@ fn tagged(batch: RecordBatch, metadata: HashMap<String, String>) -> RecordBatch 
     batch.with_schema(Arc::new(schema)).unwrap_or(untagged)
 }
 
+/// Holds, in the metadata of a batch up to `quality`, how many keys were not found by each lookup, as JSON.
+const UNMATCHED: &str = "millrace.unmatched";
+
+/// The batch, which tells how many of its keys each lookup did not find.
+#[must_use]
+pub fn with_unmatched(batch: RecordBatch, unmatched: &BTreeMap<String, u64>) -> RecordBatch {
+    let Ok(text) = serde_json::to_string(unmatched) else {
+        return batch;
+    };
+    let mut metadata = batch.schema_ref().metadata().clone();
+    metadata.insert(UNMATCHED.to_owned(), text);
+    tagged(batch, metadata)
+}
+
+/// How many keys of a batch each lookup did not find, where some were not.
+#[must_use]
+pub fn unmatched_of(batch: &RecordBatch) -> Option<BTreeMap<String, u64>> {
+    serde_json::from_str(batch.schema_ref().metadata().get(UNMATCHED)?).ok()
+}
+
 /// The five hidden columns that follow the data up to `quality`.
 #[must_use]
 pub fn origin_fields() -> Vec<Field> {
@@ -218,6 +238,8 @@ pub enum Note {
     Counts(Vec<SplitCounts>),
     /// A task's mergeable quality state, opaque here.
     Quality(Vec<u8>),
+    /// By lookup: events whose key was not in its snapshot.
+    Unmatched(BTreeMap<String, u64>),
 }
 
 /// Why a note could not be read. It points at a bug or a damaged exchange, never at the input.
@@ -241,6 +263,7 @@ impl Note {
     const REJECTS: u8 = 1;
     const COUNTS: u8 = 2;
     const QUALITY: u8 = 3;
+    const UNMATCHED: u8 = 4;
 
     /// One row of `schema` that carries the note; `schema` must have a [`NOTE`] column.
     ///
@@ -304,6 +327,11 @@ impl Note {
                 bytes.extend_from_slice(state);
                 bytes
             }
+            Self::Unmatched(counts) => {
+                let mut bytes = vec![Self::UNMATCHED];
+                bytes.extend(serde_json::to_vec(counts)?);
+                bytes
+            }
         })
     }
 
@@ -321,6 +349,7 @@ impl Note {
             }
             (&Self::COUNTS, body) => Ok(Self::Counts(serde_json::from_slice(body)?)),
             (&Self::QUALITY, body) => Ok(Self::Quality(body.to_vec())),
+            (&Self::UNMATCHED, body) => Ok(Self::Unmatched(serde_json::from_slice(body)?)),
             (&tag, _) => Err(NoteError::Tag(tag)),
         }
     }

@@ -15,6 +15,7 @@ use millrace_proto::split::{InputObject, Split};
 use super::store::ModelLedger;
 use super::{Broken, World, lake, step};
 use crate::commit;
+use crate::enrich::Snapshots;
 use crate::job::RunError;
 use crate::lake::Lake;
 use crate::ledger::{LedgerError, State};
@@ -123,6 +124,7 @@ async fn run(world: &Arc<World>, epoch: u64) -> Result<(), RunError> {
         environment: None,
         hook: Arc::new(|_| {}),
         reached: Vec::new(),
+        snapshots: Snapshots::default(),
     };
     for (id, batch) in batches.open() {
         if batches.adopt(&id, &batch.splits).await?.is_some() {

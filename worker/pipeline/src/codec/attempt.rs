@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use millrace_proto::ids::{Attempt, BatchId, JobId};
+use millrace_proto::manifest::Snapshot;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::model::Pipeline;
@@ -63,4 +64,7 @@ pub struct AttemptSpec {
     /// The attempt's span, for those of its tasks; none where nobody exports spans.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// The snapshots that it looks up in: those that were fixed with the batch's positions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<Snapshot>,
 }

@@ -73,6 +73,11 @@ pub(super) fn make(
         sink: Arc::new(workplace.sink(prepared, attempt)),
         objects: extra.objects.clone(),
         buckets: extra.buckets.clone(),
+        lookups: prepared.steps.lookups(
+            (Arc::clone(&prepared.lake), prepared.root.clone()),
+            &attempt.snapshots,
+            &workplace.snapshots(),
+        ),
     };
     Ok(Travelling {
         operator: prepared.steps.step(step, input, &tools)?,

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::{AttemptSpec, PipelineText, StepCounters};
 use crate::dedup::KeyIndex;
+use crate::enrich::SnapshotCache;
 use crate::plan::{PlanError, Steps};
 use crate::sink::SinkSpec;
 use crate::source::kafka::{KafkaClients, KafkaOptions};
@@ -78,6 +79,7 @@ pub struct Workplace {
     counters: Arc<StepCounters>,
     brokers: Arc<KafkaClients>,
     rack: Option<String>,
+    snapshots: Arc<SnapshotCache>,
 }
 
 /// A pipeline, ready to run here.
@@ -135,7 +137,14 @@ impl Workplace {
             counters: Arc::default(),
             brokers: Arc::default(),
             rack: None,
+            snapshots: Arc::default(),
         }
+    }
+
+    /// Snapshots of lookups that were fetched here.
+    #[must_use]
+    pub fn snapshots(&self) -> Arc<SnapshotCache> {
+        Arc::clone(&self.snapshots)
     }
 
     /// Reads topics through these clients, which may outlive a leader, and from replicas in this rack, where one is known.

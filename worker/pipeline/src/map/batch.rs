@@ -6,6 +6,7 @@
 //! are filled on their own, so that no expression meets rows of another format, and interleaved again; a
 //! column that all formats present take from the same field is passed through whole.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
@@ -15,11 +16,16 @@ use arrow::compute::{interleave, nullif, take};
 use super::expression::Evaluated;
 use super::faults::BatchFaults;
 use super::layout::{Condition, Layout, Step};
-use super::{MapError, MapPlan};
+use super::{MapError, MapPlan, Mapped};
+use crate::enrich::LookupTable;
 use crate::rows::{FAULTS, FaultKind};
 
 /// Maps a decoded batch.
-pub(super) fn map_batch(plan: &MapPlan, decoded: &RecordBatch) -> Result<RecordBatch, MapError> {
+pub(super) fn map_batch(
+    plan: &MapPlan,
+    decoded: &RecordBatch,
+    tables: &[Arc<LookupTable>],
+) -> Result<Mapped, MapError> {
     check_schema(plan, decoded)?;
     let rows = decoded.num_rows();
     let faults = decoded.column(decoded.num_columns() - 1).as_string_view();
@@ -28,8 +34,10 @@ pub(super) fn map_batch(plan: &MapPlan, decoded: &RecordBatch) -> Result<RecordB
     let mut mapping = Mapping {
         plan,
         decoded,
+        tables,
         broken: broken.as_ref(),
         faults: &mut faults,
+        unmatched: BTreeMap::new(),
     };
     let formats = mapping.formats()?;
     mapping.faults.keep_decoded(plan, |row| formats.of(row))?;
@@ -38,11 +46,15 @@ pub(super) fn map_batch(plan: &MapPlan, decoded: &RecordBatch) -> Result<RecordB
         RowFormats::Mixed(of_row) => mapping.fill_mixed(of_row)?,
     };
     mapping.note_missing(&columns);
+    let unmatched = std::mem::take(&mut mapping.unmatched);
     let origin = decoded.num_columns() - ORIGIN_COLUMNS;
     columns.extend((origin..decoded.num_columns() - 1).map(|i| Arc::clone(decoded.column(i))));
     columns.push(faults.finish()?);
     debug_assert!(columns.iter().all(|column| column.len() == rows));
-    Ok(RecordBatch::try_new(plan.schema(), columns)?)
+    Ok(Mapped {
+        rows: RecordBatch::try_new(plan.schema(), columns)?,
+        unmatched,
+    })
 }
 
 /// How many columns of [`crate::rows::origin_fields`] follow the data.
@@ -90,8 +102,19 @@ impl RowFormats {
 struct Mapping<'a, 'f> {
     plan: &'a MapPlan,
     decoded: &'a RecordBatch,
+    tables: &'a [Arc<LookupTable>],
     broken: Option<&'a BooleanBuffer>,
     faults: &'f mut BatchFaults<'a>,
+    unmatched: BTreeMap<String, u64>,
+}
+
+/// What comes up beside the values of a layout.
+#[derive(Default)]
+struct Noted {
+    /// Column, row and why.
+    failed: Vec<(usize, usize, &'static str)>,
+    /// Lookup, and how many keys it did not find.
+    unmatched: Vec<(usize, u64)>,
 }
 
 impl Mapping<'_, '_> {
@@ -144,7 +167,7 @@ impl Mapping<'_, '_> {
         };
         if base.is_none() {
             // Faults of the base format matter only to rows that turn out to be of it: they are found again then.
-            *base = Some(self.evaluate(&self.plan.formats.base, None, &mut |_, _, _| {})?);
+            *base = Some(self.evaluate(&self.plan.formats.base, None, &mut Noted::default())?);
         }
         let columns = base.as_deref().unwrap_or_default();
         let rows = self.decoded.num_rows();
@@ -164,11 +187,13 @@ impl Mapping<'_, '_> {
 
     /// The table's columns by one layout, over all rows or the given ones, with the faults noted.
     fn fill(&mut self, layout: &Layout, rows: Option<&UInt32Array>) -> Result<Vec<ArrayRef>, MapError> {
-        let mut failed = Vec::new();
-        let columns = self.evaluate(layout, rows, &mut |column, row, detail| {
-            failed.push((column, row, detail))
-        })?;
-        for (column, row, detail) in failed {
+        let mut noted = Noted::default();
+        let columns = self.evaluate(layout, rows, &mut noted)?;
+        for (lookup, keys) in noted.unmatched.into_iter().filter(|(_, keys)| *keys > 0) {
+            let name = self.plan.lookups[lookup].name.clone();
+            *self.unmatched.entry(name).or_default() += keys;
+        }
+        for (column, row, detail) in noted.failed {
             let row = rows.map_or(row, |rows| rows.value(row) as usize);
             if !self.is_broken(row) {
                 let name = &self.plan.columns[column].0;
@@ -182,7 +207,7 @@ impl Mapping<'_, '_> {
         &self,
         layout: &Layout,
         rows: Option<&UInt32Array>,
-        failed: &mut dyn FnMut(usize, usize, &'static str),
+        noted: &mut Noted,
     ) -> Result<Vec<ArrayRef>, MapError> {
         let count = rows.map_or(self.decoded.num_rows(), Array::len);
         let broken = self.broken_among(rows);
@@ -197,6 +222,11 @@ impl Mapping<'_, '_> {
             }
         }
         for (i, step) in layout.steps.iter().enumerate() {
+            if matches!(step, Step::Field(_)) {
+                self.look_up_by(i, layout, &mut columns, noted)?;
+            }
+        }
+        for (i, step) in layout.steps.iter().enumerate() {
             if let Step::Sql(expression) = step {
                 let input = |i: usize| {
                     // The planner lets an expression see filled columns only.
@@ -205,16 +235,44 @@ impl Mapping<'_, '_> {
                     })
                 };
                 let evaluated = expression.evaluate(count, input)?;
-                for (row, detail) in evaluated.failed {
-                    failed(i, row, detail);
-                }
+                let failed = evaluated.failed.into_iter();
+                noted.failed.extend(failed.map(|(row, detail)| (i, row, detail)));
                 columns[i] = Some(match &broken {
                     Some(broken) => nullif(&evaluated.values, broken)?,
                     None => evaluated.values,
                 });
+                self.look_up_by(i, layout, &mut columns, noted)?;
             }
         }
         Ok(columns.into_iter().flatten().collect())
+    }
+
+    /// Fills what is looked up by a column, now that it is filled itself.
+    fn look_up_by(
+        &self,
+        key: usize,
+        layout: &Layout,
+        columns: &mut [Option<ArrayRef>],
+        noted: &mut Noted,
+    ) -> Result<(), MapError> {
+        let lookups = self.plan.lookups.iter().enumerate();
+        for (l, lookup) in lookups.filter(|(_, lookup)| lookup.key == key) {
+            let no_snapshot = || MapError::NoSnapshot {
+                lookup: lookup.name.clone(),
+            };
+            let table = self.tables.get(l).ok_or_else(no_snapshot)?;
+            let Some(keys) = &columns[key] else { continue };
+            let found = table.find(keys)?;
+            noted.unmatched.push((l, found.unmatched));
+            for (column, step) in columns.iter_mut().zip(&layout.steps) {
+                if let Step::LookedUp(of, added) = step
+                    && *of == l
+                {
+                    *column = Some(table.values(*added, &found)?.ok_or_else(no_snapshot)?);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn broken_among(&self, rows: Option<&UInt32Array>) -> Option<BooleanArray> {
@@ -266,13 +324,19 @@ impl Mapping<'_, '_> {
 
     /// Faults of required columns that are null, where nothing else explains it.
     fn note_missing(&mut self, columns: &[ArrayRef]) {
-        for ((name, required), column) in self.plan.columns.iter().zip(columns) {
+        let steps = &self.plan.formats.base.steps;
+        for (((name, required), column), step) in self.plan.columns.iter().zip(columns).zip(steps) {
             if !required || column.null_count() == 0 {
                 continue;
             }
+            // A lookup is the same in every format.
+            let detail = if matches!(step, Step::LookedUp(..)) {
+                "the column is required, and the lookup gives no value"
+            } else {
+                "the column is required, and the record gives no value"
+            };
             for row in (0..column.len()).filter(|row| column.is_null(*row)) {
                 if !self.is_broken(row) && !self.faults.names(row, name) {
-                    let detail = "the column is required, and the record gives no value";
                     self.faults.add(row, FaultKind::Missing, Some(name), detail);
                 }
             }
@@ -284,7 +348,7 @@ impl Mapping<'_, '_> {
 fn shared_field(layouts: &[&Layout], column: usize) -> Option<usize> {
     let field = |layout: &Layout| match layout.steps[column] {
         Step::Field(field) => Some(field),
-        Step::Sql(_) => None,
+        Step::Sql(_) | Step::LookedUp(..) => None,
     };
     let first = field(layouts.first()?)?;
     layouts

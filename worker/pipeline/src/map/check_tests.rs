@@ -1,7 +1,5 @@
 //! Every way in which an expression can be wrong, and what the one who wrote it is told.
 
-use std::collections::BTreeMap;
-
 use super::made_up::{column, from, pipeline, sql, version};
 use super::{ExpressionPlace, MapPlan, expression_faults};
 use crate::spec::model::*;
@@ -123,29 +121,4 @@ fn a_sound_pipeline_has_no_faults() {
         ),
     ];
     assert_eq!(expression_faults(&pipeline(columns, Vec::new())), []);
-}
-
-#[test]
-fn an_enriched_column_is_refused_by_name() {
-    let mut pipeline = pipeline(
-        vec![column(
-            "segment",
-            ColumnType::String,
-            ColumnValue::Enriched(0, "segment".to_owned()),
-        )],
-        Vec::new(),
-    );
-    pipeline.enrich.push(Enrich {
-        name: "customers".to_owned(),
-        dsn: Secret::new(String::new()),
-        table: "customers".to_owned(),
-        key: ("a".to_owned(), "b".to_owned()),
-        add: BTreeMap::new(),
-        refresh_seconds: None,
-    });
-    let error = MapPlan::new(&pipeline).unwrap_err().to_string();
-    assert!(
-        error.contains("`segment`") && error.contains("`customers`"),
-        "{error}"
-    );
 }

@@ -1,4 +1,5 @@
-//! The operator: maps each batch of its input.
+//! The operator: maps each batch of its input. Where something is looked up, the snapshots are fetched before the first
+//! batch: a process that has them already goes on at once.
 
 use std::sync::Arc;
 
@@ -7,10 +8,11 @@ use arrow::datatypes::SchemaRef;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::ExecutionPlan;
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 
 use super::MapPlan;
+use crate::enrich::{LookupTable, Lookups};
 use crate::rows;
 use crate::unary::{Unary, UnaryExec, UnaryTask};
 
@@ -22,13 +24,16 @@ pub type MapExec = UnaryExec<Mapping>;
 pub struct Mapping {
     /// What it maps by.
     pub plan: Arc<MapPlan>,
+    /// What it looks up in; none for a pipeline without lookups.
+    pub lookups: Option<Arc<Lookups>>,
 }
 
 impl MapExec {
     /// Over decoded batches of `plan`'s decode plan.
     #[must_use]
-    pub fn new(input: Arc<dyn ExecutionPlan>, plan: Arc<MapPlan>) -> Self {
-        Self::over(input, Arc::new(Mapping { plan }))
+    pub fn new(input: Arc<dyn ExecutionPlan>, plan: Arc<MapPlan>, lookups: &Arc<Lookups>) -> Self {
+        let lookups = plan.has_lookups().then(|| Arc::clone(lookups));
+        Self::over(input, Arc::new(Mapping { plan, lookups }))
     }
 }
 
@@ -56,16 +61,25 @@ impl Unary for Mapping {
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let plan = Arc::clone(&self.plan);
         let metrics = task.metrics();
-        let mapped = input.map(move |batch| {
-            let batch = batch?;
+        let map = move |batch: RecordBatch, tables: &[Arc<LookupTable>]| {
             let _timer = metrics.elapsed_compute().timer();
             let mapped = plan
-                .map_batch(&batch)
+                .map_and_look_up(&batch, tables)
                 .map_err(|error| DataFusionError::External(Box::new(error)))?;
-            let mapped = rows::keep_blanks(&batch, mapped);
-            metrics.output_rows().add(mapped.num_rows());
-            Ok(mapped)
+            let mut rows = rows::keep_blanks(&batch, mapped.rows);
+            if !mapped.unmatched.is_empty() {
+                rows = rows::with_unmatched(rows, &mapped.unmatched);
+            }
+            metrics.output_rows().add(rows.num_rows());
+            Ok(rows)
+        };
+        let Some(lookups) = self.lookups.clone() else {
+            return Ok(input.map(move |batch| map(batch?, &[])).boxed());
+        };
+        let fetched = stream::once(async move {
+            let tables = lookups.tables().await?;
+            Ok::<_, DataFusionError>(input.map(move |batch| map(batch?, &tables)))
         });
-        Ok(mapped.boxed())
+        Ok(fetched.try_flatten().boxed())
     }
 }

@@ -28,7 +28,7 @@ use datafusion::prelude::SessionConfig;
 
 use super::check::{explain, unknown_column};
 use super::layout::type_name;
-use crate::spec::model::{Column, ColumnType};
+use crate::spec::model::{Column, ColumnType, ColumnValue};
 
 /// A planned expression.
 #[derive(Debug)]
@@ -143,13 +143,18 @@ impl Planner {
             if let Some(below) = columns.iter().position(|column| column.name == reference.name)
                 && !visible[below]
             {
-                return Err(ExpressionError {
-                    wrong: format!(
-                        "column `{}` stands below and is not read from a path",
-                        reference.name
-                    ),
-                    right: "move that column above this one: expressions are evaluated from the top"
-                        .to_owned(),
+                let name = &reference.name;
+                return Err(match columns[below].value {
+                    ColumnValue::Enriched(..) => ExpressionError {
+                        wrong: format!("column `{name}` is looked up by a key that is made here or below"),
+                        right: "move the lookup's key above this column: a looked-up column is seen where its key is"
+                            .to_owned(),
+                    },
+                    ColumnValue::From(_) | ColumnValue::Sql(_) => ExpressionError {
+                        wrong: format!("column `{name}` stands below and is not read from a path"),
+                        right: "move that column above this one: expressions are evaluated from the top"
+                            .to_owned(),
+                    },
                 });
             }
         }

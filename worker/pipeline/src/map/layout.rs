@@ -47,6 +47,8 @@ pub(super) enum Step {
     Field(usize),
     /// An expression over other table columns.
     Sql(Box<Expression>),
+    /// What a lookup adds, both by position.
+    LookedUp(usize, usize),
 }
 
 impl Layout {
@@ -57,7 +59,7 @@ impl Layout {
             .enumerate()
             .filter_map(move |(column, step)| match step {
                 Step::Field(from) if *from == field => Some(column),
-                Step::Field(_) | Step::Sql(_) => None,
+                Step::Field(_) | Step::Sql(_) | Step::LookedUp(..) => None,
             })
     }
 }
@@ -119,16 +121,23 @@ pub(super) fn value_in<'a>(
         .unwrap_or(&column.value)
 }
 
-/// Which columns an expression for `column` may use: those above it, and those read from a path.
+/// Which columns an expression for `column` may use: those above it, those read from a path, and those that are looked
+/// up by one of these.
 pub(super) fn visible_to(pipeline: &Pipeline, version: Option<usize>, column: usize) -> Vec<bool> {
-    pipeline
-        .columns
-        .iter()
-        .enumerate()
-        .map(|(i, other)| {
-            i < column || (i != column && matches!(value_in(pipeline, version, other), ColumnValue::From(_)))
-        })
-        .collect()
+    let is_seen = |i: usize, other: &Column| {
+        i < column || (i != column && matches!(value_in(pipeline, version, other), ColumnValue::From(_)))
+    };
+    let all = pipeline.columns.iter().enumerate();
+    all.map(|(i, other)| match &other.value {
+        ColumnValue::Enriched(lookup, _) => key_of(pipeline, *lookup).is_some_and(|(i, key)| is_seen(i, key)),
+        ColumnValue::From(_) | ColumnValue::Sql(_) => is_seen(i, other),
+    })
+    .collect()
+}
+
+/// The column that a lookup goes by.
+pub(super) fn key_of(pipeline: &Pipeline, lookup: usize) -> Option<(usize, &Column)> {
+    pipeline.column(&pipeline.enrich.get(lookup)?.key.0)
 }
 
 fn layout(
@@ -147,13 +156,19 @@ fn layout(
             let expression = expression.map_err(|error| refused(pipeline, version, Some(i), error))?;
             Ok(Step::Sql(Box::new(expression)))
         }
-        ColumnValue::Enriched(lookup, _) => Err(MapError::Enriched {
-            column: column.name.clone(),
-            lookup: pipeline
+        ColumnValue::Enriched(lookup, _) => {
+            let mut added = pipeline
                 .enrich
                 .get(*lookup)
-                .map_or_else(String::new, |enrich| enrich.name.clone()),
-        }),
+                .into_iter()
+                .flat_map(|one| one.add.keys());
+            let added = added.position(|ours| *ours == column.name);
+            added
+                .map(|added| Step::LookedUp(*lookup, added))
+                .ok_or_else(|| MapError::Enriched {
+                    column: column.name.clone(),
+                })
+        }
     };
     let steps = pipeline
         .columns

@@ -83,6 +83,30 @@ pub(super) fn pipeline(columns: Vec<Column>, versions: Vec<Version>) -> Pipeline
     }
 }
 
+/// A table with a customer's number and the segment that is looked up by it.
+pub(crate) fn looked_up() -> Pipeline {
+    let columns = vec![
+        column("customer", ColumnType::Int64, from("customer")),
+        column(
+            "segment",
+            ColumnType::String,
+            ColumnValue::Enriched(0, "tier".to_owned()),
+        ),
+    ];
+    let mut pipeline = pipeline(columns, Vec::new());
+    pipeline.enrich.push(Enrich {
+        name: "customers".to_owned(),
+        dsn: Secret::new(String::new()),
+        table: "customers".to_owned(),
+        key: ("customer".to_owned(), "id".to_owned()),
+        add: [("segment".to_owned(), "tier".to_owned())].into(),
+        refresh_seconds: None,
+        on_down: OnDown::Last,
+        max_age_seconds: None,
+    });
+    pipeline
+}
+
 /// Decodes JSON values as `decode` is bound to; `Value::Null` stands for a record that is not JSON.
 pub(super) fn decode(plan: &MapPlan, records: &[Value]) -> RecordBatch {
     let mut faults: Vec<Vec<Fault>> = vec![Vec::new(); records.len()];

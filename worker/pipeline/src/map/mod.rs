@@ -15,12 +15,13 @@
 //! | has a wrong type where only others look     | gets no fault: `actor` is a text in 2013, an object now |
 //! | makes an expression fail                    | gets null and a `conversion` fault; its neighbours none |
 //! | lacks a required value                      | gets a `missing` fault                                 |
+//! | has a key that a lookup does not find       | gets nulls, and is counted                             |
 //!
 //! No row is removed here: `quality` does that. A batch all of one version, filled from paths alone, is a
 //! projection: no value is touched.
 //!
 //! An SQL expression sees the columns above its own and, wherever they stand, the columns that are read from a
-//! path: so an event's id can be made of the columns below it. It decides row by row: what fails one row
+//! path: so an event's id can be made of the columns below it. A looked-up column is seen where its key is. It decides row by row: what fails one row
 //! has no effect on another (`batch.rs` bisects).
 
 mod batch;
@@ -32,12 +33,15 @@ mod expression;
 mod faults;
 mod layout;
 #[cfg(test)]
-mod made_up;
+mod look_up_tests;
+#[cfg(test)]
+pub(crate) mod made_up;
 #[cfg(test)]
 mod row_by_row;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -47,6 +51,7 @@ use arrow::error::ArrowError;
 pub use check::{ExpressionFault, ExpressionPlace, expression_faults};
 
 use crate::decode::DecodePlan;
+use crate::enrich::{EnrichError, LookupTable};
 use crate::rows;
 use crate::spec::model::Pipeline;
 pub(crate) use layout::type_name;
@@ -65,14 +70,21 @@ pub enum MapError {
         /// What would be right.
         right: String,
     },
-    /// A column that only a lookup can fill.
-    #[error("column `{column}` is looked up by enrichment `{lookup}`, and this build has no lookups")]
+    /// A column that no lookup adds; it points at a bug.
+    #[error("column `{column}` is looked up, and no lookup adds it")]
     Enriched {
         /// Column.
         column: String,
-        /// The enrichment's name.
+    },
+    /// A lookup without its snapshot; it points at a bug.
+    #[error("lookup `{lookup}` has no snapshot here")]
+    NoSnapshot {
+        /// The lookup.
         lookup: String,
     },
+    /// A snapshot that does not fit.
+    #[error("nothing can be looked up")]
+    Lookup(#[from] EnrichError),
     /// The decoded batch is not of the plan that decoded it.
     #[error("the decoded batch has no column `{column}` of type {expected}")]
     Decoded {
@@ -97,6 +109,24 @@ pub struct MapPlan {
     formats: Formats,
     /// By table column: its name and whether null is a fault.
     columns: Vec<(String, bool)>,
+    lookups: Vec<Lookup>,
+}
+
+/// A lookup of the pipeline.
+#[derive(Debug)]
+struct Lookup {
+    name: String,
+    /// The table's column that it goes by.
+    key: usize,
+}
+
+/// A mapped batch.
+#[derive(Debug)]
+pub struct Mapped {
+    /// The rows.
+    pub rows: RecordBatch,
+    /// By lookup: keys that were not found, where there were some.
+    pub unmatched: BTreeMap<String, u64>,
 }
 
 impl MapPlan {
@@ -121,11 +151,22 @@ impl MapPlan {
                 (column.name.clone(), required)
             })
             .collect();
+        let lookups = pipeline.enrich.iter().enumerate().map(|(i, enrich)| {
+            let key = layout::key_of(pipeline, i).map(|(key, _)| key);
+            Ok(Lookup {
+                name: enrich.name.clone(),
+                key: key.ok_or_else(|| MapError::Enriched {
+                    column: enrich.key.0.clone(),
+                })?,
+            })
+        });
+        let lookups = lookups.collect::<Result<_, MapError>>()?;
         Ok(Self {
             decode: Arc::new(decode),
             schema: Arc::new(Schema::new(fields)),
             formats,
             columns,
+            lookups,
         })
     }
 
@@ -146,12 +187,30 @@ impl MapPlan {
         self.formats.versions.iter().map(|version| version.name.as_str())
     }
 
-    /// Maps a decoded batch; see the module's table.
+    /// Whether something is looked up.
+    #[must_use]
+    pub fn has_lookups(&self) -> bool {
+        !self.lookups.is_empty()
+    }
+
+    /// Maps a decoded batch of a pipeline without lookups; see the module's table.
     ///
     /// # Errors
     /// When the batch is not of this plan. Never because of what a record holds.
     pub fn map_batch(&self, decoded: &RecordBatch) -> Result<RecordBatch, MapError> {
-        batch::map_batch(self, decoded)
+        Ok(self.map_and_look_up(decoded, &[])?.rows)
+    }
+
+    /// Maps a decoded batch; `tables` are the snapshots of the pipeline's lookups, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::map_batch`], and when a snapshot is missing or does not fit.
+    pub fn map_and_look_up(
+        &self,
+        decoded: &RecordBatch,
+        tables: &[Arc<LookupTable>],
+    ) -> Result<Mapped, MapError> {
+        batch::map_batch(self, decoded, tables)
     }
 
     fn layout(&self, version: Option<usize>) -> &Layout {

@@ -7,11 +7,13 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::SessionContext;
+use object_store::path::Path;
 use serde_json::{Value, json};
 
 use super::MapPlan;
 use super::exec::MapExec;
 use super::made_up::{column, decode, faults, from, missing, pipeline, sql, version};
+use crate::enrich::Lookups;
 use crate::rows::{FAULTS, FaultKind};
 use crate::spec::model::*;
 
@@ -282,7 +284,15 @@ async fn the_operator_maps_every_batch_of_its_input() {
         decode(&plan, &[json!({"a": 2}), json!({"a": 3})]),
     ];
     let input = MemorySourceConfig::try_new_exec(&[batches.to_vec()], batches[0].schema(), None).unwrap();
-    let exec: Arc<dyn ExecutionPlan> = Arc::new(MapExec::new(input, Arc::clone(&plan)));
+    let store = Arc::new(object_store::memory::InMemory::new());
+    let steps = Lookups::new(
+        &pipeline(Vec::new(), Vec::new()),
+        None,
+        (store, Path::default()),
+        &[],
+        Arc::default(),
+    );
+    let exec: Arc<dyn ExecutionPlan> = Arc::new(MapExec::new(input, Arc::clone(&plan), &Arc::new(steps)));
     let mapped = collect(exec, SessionContext::new().task_ctx()).await.unwrap();
     let sums: Vec<i64> = mapped
         .iter()

@@ -3,6 +3,8 @@
 //! A sealed record is a version byte, a 24-byte nonce, then XChaCha20-Poly1305's ciphertext and tag. The
 //! nonce is a hash of bytes from the operating system and of the record: should the first ever fail or
 //! repeat (a snapshot of a machine resumed twice), two different records still get different nonces.
+//!
+//! Whole objects are sealed alike, and named by a keyed hash of their clear bytes.
 
 use chacha20poly1305::aead::rand_core::RngCore;
 use chacha20poly1305::aead::{Aead, KeyInit, OsRng, Payload};
@@ -21,6 +23,7 @@ const LEAST_BYTES: usize = 1 + NONCE_BYTES + TAG_BYTES;
 pub struct Sealer {
     cipher: XChaCha20Poly1305,
     nonce_key: [u8; 32],
+    name_key: [u8; 32],
 }
 
 impl std::fmt::Debug for Sealer {
@@ -43,12 +46,13 @@ impl Sealer {
             })
     }
 
-    pub(super) fn new(secret: &Secret) -> Self {
+    pub(crate) fn new(secret: &Secret) -> Self {
         let secret = secret.reveal().as_bytes();
         let key = blake3::derive_key("millrace 2026-01-01 quarantine seal", secret);
         Self {
             cipher: XChaCha20Poly1305::new(&key.into()),
             nonce_key: blake3::derive_key("millrace 2026-01-01 quarantine nonce", secret),
+            name_key: blake3::derive_key("millrace 2026-01-01 sealed object name", secret),
         }
     }
 
@@ -92,6 +96,12 @@ impl Sealer {
         self.cipher
             .decrypt(XNonce::from_slice(nonce), payload)
             .map_err(|_| PrivacyError::SealedOtherwise)
+    }
+
+    /// Names clear bytes: the same for the same bytes, and without the secret nobody can tell whose name it is.
+    #[must_use]
+    pub fn name(&self, clear: &[u8]) -> blake3::Hash {
+        blake3::keyed_hash(&self.name_key, clear)
     }
 
     fn nonce(&self, clear: &[u8]) -> XNonce {

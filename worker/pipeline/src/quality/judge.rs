@@ -14,7 +14,7 @@ use super::pass::Stage;
 use super::plan::QualityPlan;
 use super::rejects::{Origins, Rejects};
 use super::state::QualityState;
-use crate::rows::{Note, NoteError, blanks_of};
+use crate::rows::{Note, NoteError, blanks_of, unmatched_of};
 
 /// What a task knows between batches.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub(super) struct Run {
     state: QualityState,
     rejects: Rejects,
     counts: BTreeMap<u32, SplitCounts>,
+    unmatched: BTreeMap<String, u64>,
 }
 
 impl Run {
@@ -35,6 +36,7 @@ impl Run {
             state,
             rejects: Rejects::default(),
             counts: BTreeMap::new(),
+            unmatched: BTreeMap::new(),
         }
     }
 
@@ -44,6 +46,9 @@ impl Run {
         self.count_read(origins.splits);
         if let Some((split, blanks)) = blanks_of(batch) {
             self.count(split).lines += blanks;
+        }
+        for (lookup, events) in unmatched_of(batch).into_iter().flatten() {
+            *self.unmatched.entry(lookup).or_default() += events;
         }
         let mut out = Vec::with_capacity(2);
         let sound = match faulty(&origins) {
@@ -81,6 +86,10 @@ impl Run {
         let mut out: Vec<RecordBatch> = self.flush()?.into_iter().collect();
         let counts = std::mem::take(&mut self.counts).into_values().collect();
         out.push(self.note(&Note::Counts(counts))?);
+        if !self.unmatched.is_empty() {
+            let unmatched = std::mem::take(&mut self.unmatched);
+            out.push(self.note(&Note::Unmatched(unmatched))?);
+        }
         if self.plan.has_expectations() {
             out.push(self.note(&Note::Quality(self.plan.seal(&self.state)))?);
         }

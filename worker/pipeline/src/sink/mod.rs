@@ -37,6 +37,7 @@ pub use error::SinkError;
 pub use exec::SinkExec;
 pub use report::{read_report, read_states, report_schema};
 pub use rewrite::{fits, rewrite};
+pub(crate) use upload::path_of;
 
 use crate::spec::model::{Compression, Partition};
 

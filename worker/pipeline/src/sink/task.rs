@@ -165,6 +165,11 @@ impl TaskSink {
                 push_state(&mut self.states, &state)?;
                 self.state_count += 1;
             }
+            Note::Unmatched(counts) => {
+                for (lookup, events) in counts {
+                    *self.report.task.unmatched.entry(lookup).or_default() += events;
+                }
+            }
             Note::Rejects(rejects) => {
                 count_reasons(&rejects, &mut self.report.task.reasons)?;
                 if let Some(file) = self.rejects.push(rejects)? {

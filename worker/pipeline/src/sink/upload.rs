@@ -85,7 +85,7 @@ impl Uploads {
 }
 
 /// The path of a key below a lake's root.
-pub(super) fn path_of(root: &Path, key: &str) -> Result<Path, SinkError> {
+pub(crate) fn path_of(root: &Path, key: &str) -> Result<Path, SinkError> {
     Path::parse(format!("{root}/{key}").trim_start_matches('/')).map_err(|source| SinkError::Key {
         key: key.to_owned(),
         source,

@@ -19,6 +19,7 @@ pub(super) fn check(draft: &mut Draft, reader: &mut Reader<'_>) {
     pii_strategies(draft, reader);
     versions(draft, reader);
     enrich_keys(draft, reader);
+    enriched_columns(draft, reader);
     dedup(draft, reader);
     hash_key(draft, reader);
     partition(draft, reader);
@@ -222,6 +223,21 @@ fn enrich_keys(draft: &Draft, reader: &mut Reader<'_>) {
     }
 }
 
+/// What a database gives as text of one value becomes every type but a list.
+fn enriched_columns(draft: &Draft, reader: &mut Reader<'_>) {
+    let is_list = |column: &&DraftColumn| matches!(column.kind, Some(ColumnType::List(_)));
+    for column in draft
+        .columns
+        .iter()
+        .filter(|column| column.is_enriched())
+        .filter(is_list)
+    {
+        let key = format!("{}.type", column.key);
+        let wrong = format!("`{}` is looked up, and no lookup gives a list", column.shown);
+        reader.fault(&key, wrong, "another type; `json` holds lists too");
+    }
+}
+
 fn dedup(draft: &Draft, reader: &mut Reader<'_>) {
     let Some(dedup) = &draft.dedup else { return };
     for (i, name) in dedup.key.iter().enumerate() {
@@ -231,7 +247,13 @@ fn dedup(draft: &Draft, reader: &mut Reader<'_>) {
             reader.fault(&key, wrong, "each column once");
             continue;
         }
-        known(draft, name, &key, false, reader);
+        if known(draft, name, &key, false, reader).is_some_and(DraftColumn::is_enriched) {
+            let wrong = format!(
+                "`{}` is looked up: an event would get another key when the table changes",
+                reader.shown(&key)
+            );
+            reader.fault(&key, wrong, "columns that come from the record");
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::Draft;
 use super::model::{
-    Compression, Enrich, Format, HandoffUnit, Lake, Limits, Partition, Pipeline, Privacy, Retention, Secret,
-    Source, Version,
+    Compression, Enrich, Format, HandoffUnit, Lake, Limits, OnDown, Partition, Pipeline, Privacy, Retention,
+    Secret, Source, Version,
 };
 use super::reader::Reader;
 use crate::map::{ExpressionFault, ExpressionPlace, expression_faults};
@@ -100,6 +100,8 @@ fn lookups(draft: &Draft) -> Vec<Enrich> {
         key: (one.ours.clone().unwrap_or_default(), String::new()),
         add: BTreeMap::new(),
         refresh_seconds: None,
+        on_down: OnDown::default(),
+        max_age_seconds: None,
     };
     draft.enrich.iter().map(lookup).collect()
 }

@@ -316,8 +316,23 @@ pub struct Enrich {
     pub key: (String, String),
     /// Our new columns, and theirs.
     pub add: BTreeMap<String, String>,
-    /// Age at which a snapshot is taken anew, in seconds.
+    /// Age at which a snapshot is taken anew, in seconds; none takes one for each batch.
     pub refresh_seconds: Option<u64>,
+    /// What a batch does that needs a new snapshot while none can be taken.
+    pub on_down: OnDown,
+    /// Age of a snapshot from which on using it is alarmed, in seconds.
+    pub max_age_seconds: Option<u64>,
+}
+
+/// What a batch does that needs a new snapshot while the database gives none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDown {
+    /// It uses the last one.
+    #[default]
+    Last,
+    /// It waits.
+    Wait,
 }
 
 /// Expectations and what their breach does.

@@ -143,6 +143,7 @@ pub(super) fn enrich() -> Value {
                without `from` and `sql`; one that the schema does not have is appended to the table as a string.";
     let mut add = map_of(add, json!({ "type": "string" }));
     add["minProperties"] = json!(1);
+    let on_down = "What a batch does that needs a new snapshot while none can be taken. last: it uses the last one. wait: it waits.";
     let lookup = object(
         "A lookup by key in a snapshot. A key that is not there gives nulls, and is counted.",
         &["name", "from", "key", "add"],
@@ -157,6 +158,14 @@ pub(super) fn enrich() -> Value {
             (
                 "refresh",
                 duration("Age at which a snapshot is taken anew; without it one is taken for each batch."),
+            ),
+            (
+                "on_down",
+                with_default(words(on_down, &["last", "wait"]), json!("last")),
+            ),
+            (
+                "max_age",
+                duration("Age from which on using the last snapshot is alarmed; at least `refresh`."),
             ),
         ],
     );

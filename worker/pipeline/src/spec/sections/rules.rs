@@ -7,14 +7,16 @@ use serde_json::Value as Json;
 
 use super::{ReadFile, absolute};
 use crate::spec::draft::DraftEnrich;
-use crate::spec::fields::Field;
-use crate::spec::model::{Dedup, DedupScope, Enrich, OnBreach, PiiClass, Privacy, Quality, Secret, Strategy};
+use crate::spec::fields::{Field, Section};
+use crate::spec::model::{
+    Dedup, DedupScope, Enrich, OnBreach, OnDown, PiiClass, Privacy, Quality, Secret, Strategy,
+};
 use crate::spec::reader::Reader;
 use crate::spec::sections::outlet::{dsn, table_name};
 use crate::spec::sections::table::CLASSES;
 use crate::spec::units;
 
-pub(in crate::spec) const ENRICH: &[&str] = &["name", "from", "key", "add", "refresh"];
+pub(in crate::spec) const ENRICH: &[&str] = &["name", "from", "key", "add", "refresh", "on_down", "max_age"];
 pub(in crate::spec) const ENRICH_FROM: &[&str] = &["postgres"];
 pub(in crate::spec) const ENRICH_POSTGRES: &[&str] = &["dsn", "table"];
 pub(in crate::spec) const QUALITY: &[&str] = &["suite", "minimum_clean", "on_breach", "parameters"];
@@ -75,6 +77,11 @@ fn lookup(field: &Field<'_>, reader: &mut Reader<'_>) -> DraftEnrich {
     let refresh_seconds = section
         .optional("refresh")
         .and_then(|field| field.parsed(reader, units::duration));
+    let on_down = section
+        .optional("on_down")
+        .and_then(|field| field.choice(reader, &[("last", OnDown::Last), ("wait", OnDown::Wait)]))
+        .unwrap_or_default();
+    let max_age_seconds = max_age(&section, refresh_seconds, on_down, reader);
     if let (Some(name), Some((dsn, table)), Some(key), Some(add)) = (draft.name.clone(), from, key, add) {
         draft.enrich = Some(Enrich {
             name,
@@ -83,9 +90,33 @@ fn lookup(field: &Field<'_>, reader: &mut Reader<'_>) -> DraftEnrich {
             key,
             add,
             refresh_seconds,
+            on_down,
+            max_age_seconds,
         });
     }
     draft
+}
+
+/// The age at which the last snapshot is alarmed: one that can be reached, and only when the database is down.
+fn max_age(
+    section: &Section<'_>,
+    refresh_seconds: Option<u64>,
+    on_down: OnDown,
+    reader: &mut Reader<'_>,
+) -> Option<u64> {
+    let field = section.optional("max_age")?;
+    let seconds = field.parsed(reader, units::duration)?;
+    if on_down == OnDown::Wait {
+        let wrong = "with `on_down: wait` no batch uses a snapshot that is older than `refresh`";
+        reader.fault_of_key(&field.key, wrong, "leave it out, or `on_down: last`");
+    } else if refresh_seconds.is_some_and(|refresh| seconds < refresh) {
+        let wrong = format!(
+            "`{}` is less than `refresh`: the alarm would sound while all is well",
+            reader.shown(&field.key)
+        );
+        reader.fault(&field.key, wrong, "at least what `refresh` says");
+    }
+    Some(seconds)
 }
 
 fn lookup_table(field: &Field<'_>, reader: &mut Reader<'_>) -> Option<(Secret, String)> {

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::spec::model::{
-    Column, ColumnType, ColumnValue, Compression, DedupScope, HandoffUnit, Limits, PartitionLevel, PiiClass,
-    Source, Strategy, Warehouse, When,
+    Column, ColumnType, ColumnValue, Compression, DedupScope, HandoffUnit, Limits, OnDown, PartitionLevel,
+    PiiClass, Source, Strategy, Warehouse, When,
 };
 
 /// A file that loads.
@@ -80,6 +80,27 @@ fn a_looked_up_column_takes_its_place_from_the_schema_or_is_appended() {
     assert_eq!(column(&pipeline, "region").pii, Some(PiiClass::Id));
     let last = pipeline.columns.last().unwrap();
     assert_eq!((last.name.as_str(), &last.kind), ("segment", &ColumnType::String));
+}
+
+#[test]
+fn a_lookup_says_how_old_its_snapshot_may_be_and_what_happens_without_a_new_one() {
+    let lookup = |text: &str| {
+        let lookup = loaded(text).enrich.remove(0);
+        (lookup.refresh_seconds, lookup.on_down, lookup.max_age_seconds)
+    };
+    assert_eq!(lookup(DESIGN), (Some(3_600), OnDown::Last, Some(21_600)));
+    let waits = DESIGN.replace("max_age: 6h", "on_down: wait");
+    assert_eq!(lookup(&waits), (Some(3_600), OnDown::Wait, None));
+    assert_eq!(
+        lookup(&DESIGN.replace(", refresh: 1h, max_age: 6h", "")),
+        (None, OnDown::Last, None)
+    );
+}
+
+#[test]
+fn an_expression_sees_a_looked_up_column_where_its_key_is_seen() {
+    // `region` stands below `is_bot`; its key is read from a path.
+    loaded(&DESIGN.replace("actor LIKE '%[bot]'", "region = 'EU'"));
 }
 
 #[test]

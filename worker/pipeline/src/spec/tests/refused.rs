@@ -69,6 +69,12 @@ refused! {
     a_lookup_by_an_unknown_column_is_refused: "key: {customer_id: id}" => "key: {customer: id}", "enrich[0].key.customer", "not a column";
     a_lookup_by_two_columns_is_refused: "key: {customer_id: id}" => "key: {customer_id: id, actor: a}", "exactly one column";
     a_lookup_over_a_column_with_a_value_is_refused: "add: {segment: segment" => "add: {repo: segment", "enrich[0].add.repo", "has a value already, in `schema[3]`";
+    a_looked_up_list_is_refused: "{name: region,     type: string,    pii: id}" => "{name: region,     type: list<string>}", "schema[10].type", "no lookup gives a list", "`json` holds lists";
+    a_dedup_key_that_is_looked_up_is_refused: "{key: event_id," => "{key: [event_id, region],", "dedup.key[1]", "another key when the table changes";
+    an_alarm_that_always_sounds_is_refused: "max_age: 6h" => "max_age: 5m", "enrich[0].max_age", "`5m` is less than `refresh`";
+    an_alarm_without_a_last_snapshot_is_refused: "max_age: 6h" => "max_age: 6h, on_down: wait", "enrich[0].max_age", "`on_down: wait`", "leave it out";
+    an_unknown_way_of_being_down_is_refused: "max_age: 6h" => "on_down: weit", "enrich[0].on_down", "did you mean `wait`?";
+    an_expression_over_what_is_looked_up_by_itself_is_refused: "type: int64,    from: 'payload.\"customer.id\"'}" => "type: int64,    sql: \"length(region)\"}", "schema[5].sql", "looked up by a key that is made here or below", "seen where its key is";
     a_share_above_1_is_refused: "minimum_clean: 0.995" => "minimum_clean: 99.5", "quality.minimum_clean", "`99.5` is not a share";
     a_suite_that_is_not_there_is_refused: "suites/github.json" => "suites/gone.json", "quality.suite", "cannot be read";
     a_suite_that_is_not_json_is_refused: "suites/github.json" => "not.json", "quality.suite", "is not JSON";
