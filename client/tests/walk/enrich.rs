@@ -19,8 +19,9 @@ const NAME: &str = "Customer Clearname";
 
 /// The example's pipeline over its database, and generated events of customers of whom it knows two in three.
 struct Shop {
-    sandbox: Sandbox,
+    // Goes first: its data's place is told in the other's folder.
     database: Database,
+    sandbox: Sandbox,
 }
 
 impl Shop {
@@ -30,7 +31,7 @@ impl Shop {
         let database = Database::start(&sandbox);
         database
             .sql("CREATE TABLE customers (id bigint PRIMARY KEY, full_name text, segment text, since date)");
-        let mut shop = Self { sandbox, database };
+        let mut shop = Self { database, sandbox };
         let users: BTreeSet<i64> = shop.sent_users();
         let known = users.iter().filter(|user| *user % 3 != 0);
         let rows: Vec<String> = known

@@ -3,7 +3,7 @@
 //! The way of an event is the order of the modules; [`plan`] joins them:
 //!
 //! ```text
-//! splits -> source (bytes) -> decode (columns) -> map (the table's columns) -> quality (verdicts)
+//! splits -> source (bytes) -> decode (columns) -> map (the table's columns; enrich: lookups) -> quality (verdicts)
 //!        -> dedup (first of each key) -> privacy (masks) -> sink (files) -> one report a task
 //! ```
 //!

@@ -285,14 +285,14 @@ async fn the_operator_maps_every_batch_of_its_input() {
     ];
     let input = MemorySourceConfig::try_new_exec(&[batches.to_vec()], batches[0].schema(), None).unwrap();
     let store = Arc::new(object_store::memory::InMemory::new());
-    let steps = Lookups::new(
+    let lookups = Lookups::new(
         &pipeline(Vec::new(), Vec::new()),
         None,
         (store, Path::default()),
         &[],
         Arc::default(),
     );
-    let exec: Arc<dyn ExecutionPlan> = Arc::new(MapExec::new(input, Arc::clone(&plan), &Arc::new(steps)));
+    let exec: Arc<dyn ExecutionPlan> = Arc::new(MapExec::new(input, Arc::clone(&plan), &Arc::new(lookups)));
     let mapped = collect(exec, SessionContext::new().task_ctx()).await.unwrap();
     let sums: Vec<i64> = mapped
         .iter()
