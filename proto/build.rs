@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 fn main() -> std::io::Result<()> {
-    const FILES: [&str; 5] = ["cluster", "handoff", "job", "pipeline", "quarantine"];
+    const FILES: [&str; 6] = ["cluster", "handoff", "job", "model", "pipeline", "quarantine"];
     let files: Vec<String> = FILES
         .iter()
         .map(|file| format!("millrace/v1/{file}.proto"))

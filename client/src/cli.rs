@@ -8,7 +8,7 @@ use millrace_pipeline::settings::Telling;
 
 use crate::output::{self, Exit};
 use crate::telemetry::{LogFormat, Telemetry, Whose};
-use crate::{cluster, compact, handoff, jobs, node, pipeline, quarantine, query, run, verify};
+use crate::{cluster, compact, handoff, jobs, models, node, pipeline, quarantine, query, run, verify};
 
 /// Event streams in; clean, deduplicated, privacy-safe tables out.
 #[derive(Debug, Parser)]
@@ -55,8 +55,11 @@ enum Command {
     Verify(verify::Verify),
     /// Rewrite the files of complete hours to full size; a cluster does so by itself.
     Compact(compact::Compact),
-    /// Ask a lake in SQL: the tables are `events` (also under the pipeline's name) and `quarantine`.
+    /// Ask a lake in SQL: the tables are `events` (also under the pipeline's name), `quarantine`, and the pipeline's models.
     Query(query::Query),
+    /// Models: tables that SQL makes of complete hours; compute what is due, list them, compute them again.
+    #[command(subcommand)]
+    Models(models::Models),
     /// Rejected events: list them, show one, read them again.
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
@@ -97,6 +100,7 @@ impl Cli {
             Command::Verify(command) => command.execute(),
             Command::Compact(command) => command.execute(),
             Command::Query(command) => command.execute(),
+            Command::Models(command) => command.execute(),
             Command::Quarantine(command) => command.execute(),
             Command::Coordinator(node) => node.coordinate(telemetry),
             Command::Worker(node) => node.work(telemetry),

@@ -27,6 +27,7 @@ pub use millrace_proto::v1;
 use v1::cluster_service_client::ClusterServiceClient;
 use v1::handoff_service_client::HandoffServiceClient;
 use v1::job_service_client::JobServiceClient;
+use v1::model_service_client::ModelServiceClient;
 use v1::pipeline_service_client::PipelineServiceClient;
 use v1::quarantine_service_client::QuarantineServiceClient;
 
@@ -417,6 +418,47 @@ impl Client {
         response
             .decision
             .ok_or(ClientError::Incomplete { field: "decision" })
+    }
+
+    /// The models of a pipeline, each with how far it is.
+    ///
+    /// # Errors
+    /// When there is no such pipeline, or nobody answers within the deadline.
+    pub async fn list_models(&self, pipeline: &str) -> Result<Vec<v1::Model>, ClientError> {
+        let pipeline = pipeline.to_owned();
+        let request = v1::ListModelsRequest { pipeline };
+        let response = call!(self, ModelServiceClient.list_models, Repeat::Safe, request)?;
+        Ok(response.models)
+    }
+
+    /// Periods of a pipeline's models; an empty model: of all, an unspecified state: in all.
+    ///
+    /// # Errors
+    /// As for [`Self::list_models`], or when there is no such model.
+    pub async fn list_periods(
+        &self,
+        pipeline: &str,
+        model: &str,
+        state: v1::PeriodState,
+    ) -> Result<Vec<v1::Period>, ClientError> {
+        let mut request = v1::ListPeriodsRequest {
+            pipeline: pipeline.to_owned(),
+            model: model.to_owned(),
+            state: state.into(),
+            page_size: PAGE,
+            page_token: String::new(),
+        };
+        every_page!(
+            request,
+            page,
+            call!(
+                self,
+                ModelServiceClient.list_periods,
+                Repeat::Safe,
+                request.clone()
+            )?,
+            periods
+        )
     }
 
     /// Who leads, who works.

@@ -10,6 +10,7 @@ mod compact;
 mod handoff;
 mod jobs;
 mod lakes;
+mod models;
 mod node;
 mod output;
 mod pipeline;

@@ -7,8 +7,9 @@ use clap::Args;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::json::ArrayWriter;
 use datafusion::arrow::util::pretty::pretty_format_batches;
+use millrace_client::v1::{Period, PeriodState};
 use millrace_coordinator::commit::committed;
-use millrace_coordinator::query::{query, query_of};
+use millrace_coordinator::query::{ModelObjects, query, query_of};
 use millrace_proto::ids::BatchId;
 
 use crate::cli::{Output, name_of};
@@ -43,9 +44,11 @@ impl Query {
     fn found(&self) -> Result<Vec<RecordBatch>> {
         let cores = lakes::cores();
         if let Some(name) = self.pipeline.as_deref().and_then(name_of) {
-            let known = self
-                .reach
-                .with(async |client| Ok(client.list_batches(name).await?))?;
+            let (known, periods) = self.reach.with(async |client| {
+                let periods = client.list_periods(name, "", PeriodState::Unspecified).await?;
+                Ok((client.list_batches(name).await?, periods))
+            })?;
+            let models = models(periods);
             let given = |text: String| (!text.is_empty()).then_some(text);
             let lake = lakes::lake(
                 &known.lake_url,
@@ -58,7 +61,7 @@ impl Query {
                     let id = BatchId::try_from(batch.batch_id)?;
                     manifests.push(committed(&lake, &id, &batch.manifest_digest).await?);
                 }
-                Ok(query_of(&lake, &manifests, &self.sql, cores).await?)
+                Ok(query_of(&lake, &manifests, &models, &self.sql, cores).await?)
             });
         }
         let lake = match &self.pipeline {
@@ -84,4 +87,20 @@ impl Query {
         }
         Ok(Exit::Done)
     }
+}
+
+/// The results that count, by model.
+fn models(periods: Vec<Period>) -> Vec<ModelObjects> {
+    let mut models: Vec<ModelObjects> = Vec::new();
+    for period in periods {
+        let Some(result) = period.result else { continue };
+        match models.iter_mut().find(|model| model.name == period.model) {
+            Some(model) => model.keys.push(result.key),
+            None => models.push(ModelObjects {
+                name: period.model,
+                keys: vec![result.key],
+            }),
+        }
+    }
+    models
 }

@@ -106,6 +106,17 @@ pub enum RunError {
     /// The lake.
     #[error("the lake could not be used")]
     Lake(#[from] LakeError),
+    /// A model's period could not be computed.
+    #[error("model `{mart}`: period {period} could not be computed")]
+    Mart {
+        /// The model.
+        mart: String,
+        /// `2026-01-01`, or `2026-01-01T05`.
+        period: String,
+        /// Why.
+        #[source]
+        source: Box<crate::marts::MartError>,
+    },
     /// A batch of a run that was interrupted comes first.
     #[error("batch {batch} of an interrupted run is not finished yet; `millrace run` the pipeline first")]
     Interrupted {

@@ -207,7 +207,7 @@ impl Lake {
     }
 
     /// A local file and its folder survive a power failure once this returns; stores elsewhere promise it themselves.
-    async fn sync(&self, key: &str) -> Result<(), LakeError> {
+    pub(crate) async fn sync(&self, key: &str) -> Result<(), LakeError> {
         let Some(root) = self.local() else { return Ok(()) };
         let file = root.join(key);
         let path = file.clone();

@@ -1,4 +1,4 @@
-//! What a coordinator does while it leads: a lane for every pipeline with active jobs, a handoff for every warehouse.
+//! What a coordinator does while it leads: a lane for every pipeline with active jobs or models, a handoff for every warehouse.
 //!
 //! In: the registry's active jobs, watched. Out: lanes, begun when a pipeline gets a job, gone a while after its last one
 //! ended, begun again when one broke. Ends when the leadership is lost; every lane ends with it.
@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use millrace_proto::ids::PipelineName;
 use millrace_proto::v1::{Job, JobState};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -40,6 +40,11 @@ pub async fn lead(tools: Arc<Tools>, mut stop: watch::Receiver<bool>) {
     let span = tracing::error_span!("handoffs", epoch = tools.lead.epoch());
     beside.spawn(handoff::tend(Arc::clone(&tools)).instrument(span));
     beside.spawn(mind::tend(Arc::clone(&tools)));
+    let (tell, mut with_models) = mpsc::channel(16);
+    beside.spawn(lane::tend_models(Arc::clone(&tools), tell));
+    // Lanes that are begun without a job: nobody submits one for what is due.
+    let mut to_model: BTreeSet<PipelineName> = BTreeSet::new();
+    let mut modelled = to_model.clone();
     loop {
         tokio::select! {
             job = watched.next() => match job {
@@ -50,9 +55,16 @@ pub async fn lead(tools: Arc<Tools>, mut stop: watch::Receiver<bool>) {
                 if let Ok((name, outcome)) = ended {
                     if let Err(error) = outcome {
                         tracing::warn!(pipeline = %name, error = chain(&error), "a lane broke");
+                        if modelled.contains(&name) && !error.is_about_nothing() {
+                            to_model.insert(name.clone());
+                        }
                     }
                     at_work.remove(&name);
                 }
+            }
+            Some(name) = with_models.recv() => {
+                modelled.insert(name.clone());
+                to_model.insert(name);
             }
             _ = prune.tick() => {
                 if let Err(error) = tools.registry.prune(&tools.lead, &Retention::default(), std::time::SystemTime::now()).await {
@@ -73,11 +85,12 @@ pub async fn lead(tools: Arc<Tools>, mut stop: watch::Receiver<bool>) {
         let pending = jobs.borrow().len() - running;
         tools.metrics.jobs(pending, running);
         let wanted: BTreeSet<String> = jobs.borrow().values().map(|job| job.pipeline.clone()).collect();
-        for name in wanted
+        let wanted = wanted
             .into_iter()
-            .filter_map(|name| PipelineName::try_from(name).ok())
-        {
+            .filter_map(|name| PipelineName::try_from(name).ok());
+        for name in wanted.chain(to_model.clone()) {
             if at_work.insert(name.clone()) {
+                to_model.remove(&name);
                 let (tools, jobs) = (Arc::clone(&tools), jobs.clone());
                 let span = tracing::error_span!("lane", pipeline = %name, epoch = tools.lead.epoch());
                 let run = async move {

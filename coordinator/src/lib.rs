@@ -1,7 +1,7 @@
 //! The control plane: what is to be read, by which attempt, and what of it counts.
 //!
 //! Read, decide, act: [`ledger`] holds what happened, [`split`] decides what is next, [`enrich`] what it is looked up in, [`engine`] runs it,
-//! [`commit`] makes it visible, [`handoff`] loads it into the warehouse. [`job`] is the loop around them for the embedded run; [`verify`] proves
+//! [`commit`] makes it visible, [`handoff`] loads it into the warehouse, [`marts`] sums complete hours up. [`job`] is the loop around them for the embedded run; [`verify`] proves
 //! from what is stored that nothing was lost or doubled. In a cluster, [`api`] takes requests, [`registry`] keeps
 //! them, [`election`] says who acts on them, [`workers`] who works, and [`mind`] lets go of who does not.
 
@@ -23,6 +23,7 @@ pub mod lane;
 pub mod leader;
 pub mod ledger;
 pub mod lifecycle;
+pub mod marts;
 pub mod metrics;
 pub mod mind;
 pub mod node;

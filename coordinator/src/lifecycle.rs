@@ -53,11 +53,15 @@ pub enum Moment {
     Loaded,
     /// Files that a compaction replaced are deleted, the ledger does not say so yet.
     Swept,
+    /// A model's period is computed, the ledger does not name its result yet.
+    Computed,
+    /// The ledger names it.
+    Modelled,
 }
 
 impl Moment {
     /// All of them, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Opened,
         Self::Planned,
         Self::Written,
@@ -69,6 +73,8 @@ impl Moment {
         Self::Copied,
         Self::Loaded,
         Self::Swept,
+        Self::Computed,
+        Self::Modelled,
     ];
 
     /// Its name.
@@ -86,6 +92,8 @@ impl Moment {
             Self::Copied => "copied",
             Self::Loaded => "loaded",
             Self::Swept => "swept",
+            Self::Computed => "computed",
+            Self::Modelled => "modelled",
         }
     }
 }

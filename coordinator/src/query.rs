@@ -1,4 +1,5 @@
-//! SQL over what is committed: the tables `events` (also under the pipeline's name) and `quarantine`.
+//! SQL over what is committed: the tables `events` (also under the pipeline's name) and `quarantine`, and every model under its
+//! name and as `models.<name>`.
 //!
 //! The files come from the manifests, not from a listing: what no manifest names does not exist, and what a compaction
 //! replaced is not read twice.
@@ -6,10 +7,13 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use millrace_pipeline::spec::marts::plan;
 use millrace_proto::manifest::{Manifest, WrittenObject};
 use url::Url;
 
@@ -64,21 +68,43 @@ pub async fn manifests_of(lake: &Lake, state: &State) -> Result<Vec<Manifest>, Q
     read.map_err(|unread| unread.1.into())
 }
 
+/// A model as readers of the lake see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelObjects {
+    /// Its name.
+    pub name: String,
+    /// Keys of the results that count.
+    pub keys: Vec<String>,
+}
+
+/// The models of a ledger's state.
+#[must_use]
+pub fn models_of(state: &State) -> Vec<ModelObjects> {
+    let objects = |name: &str| ModelObjects {
+        name: name.to_owned(),
+        keys: state.marts.of(name).map(|run| run.object.key.clone()).collect(),
+    };
+    state.marts.names().map(objects).collect()
+}
+
 /// Runs one SQL statement over the lake.
 ///
 /// # Errors
 /// When the lake is empty or unreadable, or the statement is wrong.
 pub async fn query(lake: &Lake, sql: &str, threads: usize) -> Result<Vec<RecordBatch>, QueryError> {
-    query_of(lake, &manifests(lake).await?, sql, threads).await
+    let ledger = EmbeddedLedger::read(lake).await?;
+    let manifests = manifests_of(lake, ledger.state()).await?;
+    query_of(lake, &manifests, &models_of(ledger.state()), sql, threads).await
 }
 
-/// Runs one SQL statement over the files of these manifests.
+/// Runs one SQL statement over the files of these manifests and the results of these models.
 ///
 /// # Errors
 /// When there are none, the lake is unreadable or the statement is wrong.
 pub async fn query_of(
     lake: &Lake,
     manifests: &[Manifest],
+    models: &[ModelObjects],
     sql: &str,
     threads: usize,
 ) -> Result<Vec<RecordBatch>, QueryError> {
@@ -91,11 +117,12 @@ pub async fn query_of(
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(threads));
     let base = store_url(&lake.url)?;
     context.register_object_store(&base, Arc::clone(&lake.store));
-    let data: Vec<&WrittenObject> = live::files(manifests)
+    let key = |object: &WrittenObject| object.key.clone();
+    let data: Vec<String> = live::files(manifests)
         .into_iter()
-        .map(|(_, file)| &file.object)
+        .map(|(_, file)| key(&file.object))
         .collect();
-    let rejected: Vec<&WrittenObject> = manifests.iter().flat_map(|m| &m.quarantine).collect();
+    let rejected: Vec<String> = manifests.iter().flat_map(|m| &m.quarantine).map(key).collect();
     if !data.is_empty() {
         let events = table(&context, lake, &base, &data).await?;
         context.register_table(name.as_str(), Arc::clone(&events) as _)?;
@@ -106,6 +133,11 @@ pub async fn query_of(
     if !rejected.is_empty() {
         context.register_table("quarantine", table(&context, lake, &base, &rejected).await?)?;
     }
+    plan::prepare(&context)?;
+    for model in models.iter().filter(|model| !model.keys.is_empty()) {
+        let objects = table(&context, lake, &base, &model.keys).await?;
+        plan::register(&context, &model.name, objects)?;
+    }
     Ok(context.sql(sql).await?.collect().await?)
 }
 
@@ -113,28 +145,49 @@ async fn table(
     context: &SessionContext,
     lake: &Lake,
     base: &Url,
-    objects: &[&WrittenObject],
+    keys: &[String],
 ) -> Result<Arc<ListingTable>, QueryError> {
-    let urls = objects
-        .iter()
-        .map(|object| {
-            let mut url = base.clone();
-            url.set_path(&lake.path(&object.key).as_ref().replace('%', "%25"));
-            ListingTableUrl::parse(url.as_str())
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    // Partition columns stand in the files too, so the path is only a path.
+    let urls = urls(lake, base, keys.iter().map(String::as_str))?;
     let options = ListingOptions::new(Arc::new(ParquetFormat::default()));
     let schema = options
         .infer_schema(&context.state(), &urls[urls.len() - 1])
         .await?;
+    listed(urls, schema)
+}
+
+/// A table of these files, of which there is at least one, with the columns of `schema`: what a file lacks of them is null.
+pub(crate) fn files_table(
+    lake: &Lake,
+    keys: &[&str],
+    schema: SchemaRef,
+) -> Result<Arc<dyn TableProvider>, QueryError> {
+    let urls = urls(lake, &store_url(&lake.url)?, keys.iter().copied())?;
+    Ok(listed(urls, schema)?)
+}
+
+fn urls<'a>(
+    lake: &Lake,
+    base: &Url,
+    keys: impl Iterator<Item = &'a str>,
+) -> Result<Vec<ListingTableUrl>, QueryError> {
+    let url = |key: &str| {
+        let mut url = base.clone();
+        url.set_path(&lake.path(key).as_ref().replace('%', "%25"));
+        ListingTableUrl::parse(url.as_str())
+    };
+    Ok(keys.map(url).collect::<Result<Vec<_>, _>>()?)
+}
+
+fn listed(urls: Vec<ListingTableUrl>, schema: SchemaRef) -> Result<Arc<ListingTable>, QueryError> {
+    // Partition columns stand in the files too, so the path is only a path.
+    let options = ListingOptions::new(Arc::new(ParquetFormat::default()));
     let config = ListingTableConfig::new_with_multi_paths(urls)
         .with_listing_options(options)
         .with_schema(schema);
     Ok(Arc::new(ListingTable::try_new(config)?))
 }
 
-fn store_url(url: &str) -> Result<Url, QueryError> {
+pub(crate) fn store_url(url: &str) -> Result<Url, QueryError> {
     let parsed = Url::parse(url).map_err(|source| QueryError::Address {
         url: url.to_owned(),
         source,

@@ -9,6 +9,7 @@
 //! manifests/<batch>.json
 //! enrich/<lookup>/<version>.parquet              a snapshot of a lookup's table; `.sealed` where no clear data may lie
 //! holds/<batch>.json                            what was decided about a held batch
+//! models/<model>/date=2026-01-01/hour=05/v<version>-e<epoch>-<unique>.parquet   a model's period; without `hour=`: a day
 //! loads/<digest>.manifest                         what a warehouse was told to load
 //! ledger/<sequence, 12 digits>.json
 //! ledger/head.json
@@ -88,6 +89,16 @@ pub fn manifest(batch: &BatchId) -> String {
 pub fn snapshot(lookup: &str, version: &str, is_sealed: bool) -> String {
     let ending = if is_sealed { "sealed" } else { "parquet" };
     format!("enrich/{}/{version}.{ending}", path_value(lookup))
+}
+
+/// Key of a result of a model's period: `2026-01-01`, or `2026-01-01T05` for an hour. `unique` tells tries of one writer apart.
+#[must_use]
+pub fn mart(model: &str, period: &str, version: u64, epoch: u64, unique: &str) -> String {
+    let folder = match period.split_once('T') {
+        Some((date, hour)) => format!("date={date}/hour={hour}"),
+        None => format!("date={period}"),
+    };
+    format!("models/{model}/{folder}/v{version:08}-e{epoch}-{unique}.parquet")
 }
 
 /// The folder of decisions about held batches.

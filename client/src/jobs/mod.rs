@@ -14,6 +14,7 @@ use crate::output::{self, Exit};
 use crate::reach::Reach;
 
 pub(crate) use follow::until_ended;
+pub(crate) use input::{instant, timestamp};
 pub(crate) use show::{print, time};
 
 /// Subcommands of `job`.

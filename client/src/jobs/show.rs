@@ -34,6 +34,10 @@ fn input(job: &Job) -> String {
         Some(Input::Prefix(prefix)) => prefix.url.clone(),
         Some(Input::Follow(_)) => "follow".to_owned(),
         Some(Input::Redrive(_)) => "quarantine".to_owned(),
+        Some(Input::Models(models)) => {
+            let at = |at: &Option<Timestamp>| time(at.as_ref()).unwrap_or_default();
+            format!("models, {} to {}", at(&models.from), at(&models.to))
+        }
     }
 }
 
@@ -49,6 +53,9 @@ fn input_json(job: &Job) -> Value {
             json!({"follow": {"interval_millis": follow.interval_millis, "max_events": follow.max_events}})
         }
         Some(Input::Redrive(_)) => json!({"redrive": true}),
+        Some(Input::Models(models)) => {
+            json!({"models": models.models, "from": time(models.from.as_ref()), "to": time(models.to.as_ref())})
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod handoff;
 mod hours;
 mod inputs;
 mod leaders;
+mod models;
 mod observed;
 mod quarantine;
 mod sandbox;

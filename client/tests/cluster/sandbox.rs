@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_loadtest::check::{Verdict, check};
-use millrace_loadtest::fetch::{Access, fetch};
+use millrace_loadtest::fetch::{Access, Fetched, fetch};
 use millrace_loadtest::generate::files::{Compress, Output as Files, generate};
 use millrace_loadtest::generate::plan::Recipe;
 use millrace_loadtest::generate::topic::{TopicOutput, leaders, send};
@@ -571,12 +571,16 @@ impl Sandbox {
 
     /// What the generator's ledger says of a pipeline's lake.
     pub(crate) fn compare(&self, pipeline: &str, ledger: &str) -> Verdict {
+        check(&self.path(ledger), self.lake(pipeline).folder()).unwrap()
+    }
+
+    /// A copy of a pipeline's lake.
+    pub(crate) fn lake(&self, pipeline: &str) -> Fetched {
         let access = Access {
             endpoint: Some(self.text("s3/endpoint")),
             keys: Some(("millrace".to_owned(), "millrace-local-only".to_owned())),
         };
-        let lake = fetch(&format!("s3://millrace/{pipeline}"), &access).unwrap();
-        check(&self.path(ledger), lake.folder()).unwrap()
+        fetch(&format!("s3://millrace/{pipeline}"), &access).unwrap()
     }
 
     /// `millrace verify NAME` finds nothing wrong.
@@ -668,7 +672,7 @@ fn output(folder: PathBuf, brokers: String, topic: &str, rate: Option<u64>) -> T
 }
 
 /// The repository's root.
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap()

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::sandbox::{Sandbox, real_data, root};
 
 /// A Python with DuckDB, installed on first use.
-fn python() -> String {
+pub(crate) fn python() -> String {
     let output = Command::new(root().join("deploy/local/python.sh"))
         .args(["install", "duckdb==2.0.0"])
         .output()

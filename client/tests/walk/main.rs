@@ -17,6 +17,7 @@ mod faults;
 mod github;
 mod handoff;
 mod inputs;
+mod models;
 mod privacy;
 mod quarantine;
 mod redrive;

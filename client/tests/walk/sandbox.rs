@@ -49,7 +49,12 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     /// The shop example over `events` generated ones.
     pub(crate) fn shop(events: u64, seed: u64) -> Self {
-        let sandbox = Self::example("shop/shop.yaml");
+        Self::generated("shop/shop.yaml", events, seed)
+    }
+
+    /// An example pipeline of the shop over `events` generated ones.
+    pub(crate) fn generated(example: &str, events: u64, seed: u64) -> Self {
+        let sandbox = Self::example(example);
         sandbox.send(events, seed);
         sandbox
     }

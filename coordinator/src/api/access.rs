@@ -176,6 +176,7 @@ mod tests {
             ("HandoffService/ListLoads", [true, true, true]),
             ("HandoffService/ReleaseBatch", [false, true, true]),
             ("HandoffService/DiscardBatch", [false, true, true]),
+            ("ModelService/ListPeriods", [true, true, true]),
             ("PipelineService/ApplyPipeline", [false, false, true]),
             ("PipelineService/DeletePipeline", [false, false, true]),
         ] {

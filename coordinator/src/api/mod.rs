@@ -1,7 +1,7 @@
 //! The gRPC API (`proto/millrace/v1`): what users, Airflow, workers and the command line speak to.
 //!
 //! ```text
-//! call -> gate (deadline, token, rate) -> forward (to whoever leads) -> jobs | pipelines | quarantine | handoff | cluster
+//! call -> gate (deadline, token, rate) -> forward (to whoever leads) -> jobs | pipelines | quarantine | handoff | models | cluster
 //! ```
 //!
 //! Every coordinator serves it; followers pass calls on to the leader, so that any address will do. Without TLS and
@@ -19,6 +19,7 @@ mod gate;
 mod handoff;
 mod hours;
 mod jobs;
+mod models;
 mod pages;
 mod pipelines;
 mod proof;
@@ -43,6 +44,7 @@ use tonic::transport::Server;
 use v1::cluster_service_server::ClusterServiceServer;
 use v1::handoff_service_server::HandoffServiceServer;
 use v1::job_service_server::JobServiceServer;
+use v1::model_service_server::ModelServiceServer;
 use v1::pipeline_service_server::PipelineServiceServer;
 use v1::quarantine_service_server::QuarantineServiceServer;
 
@@ -228,6 +230,7 @@ pub async fn serve_on(
     health
         .set_serving::<HandoffServiceServer<handoff::Handoffs>>()
         .await;
+    health.set_serving::<ModelServiceServer<models::Models>>().await;
     health
         .set_serving::<ClusterServiceServer<cluster::Cluster>>()
         .await;
@@ -257,6 +260,7 @@ pub async fn serve_on(
             quarantine::Quarantine(shared.clone())
         ))
         .add_service(service!(HandoffServiceServer, handoff::Handoffs(shared.clone())))
+        .add_service(service!(ModelServiceServer, models::Models(shared.clone())))
         .add_service(service!(ClusterServiceServer, cluster::Cluster(shared)))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
         .await?;

@@ -32,6 +32,14 @@ pub(crate) fn check(request: &SubmitJobRequest, violations: &mut Violations) {
                 format!("at most {INTERVAL_MILLIS_MAX}, an hour"),
             );
         }
+        Some(Input::Models(models)) => {
+            check_times(
+                "input.models",
+                models.from.as_ref(),
+                models.to.as_ref(),
+                violations,
+            );
+        }
         Some(Input::Prefix(_) | Input::Follow(_) | Input::Redrive(_)) | None => {}
     }
 }
@@ -54,7 +62,7 @@ pub(crate) fn fits(input: Option<&JobInput>, source: &Source, violations: &mut V
         Some(Input::Range(_)) => ("input.range", true),
         Some(Input::Follow(_)) => ("input.follow", true),
         Some(Input::Prefix(_)) => ("input.prefix", false),
-        Some(Input::Redrive(_)) => return,
+        Some(Input::Redrive(_) | Input::Models(_)) => return,
         None if is_kafka => {
             let right =
                 "`hour`, `range` or `follow`: the pipeline's source is a Kafka topic, which has no end";
@@ -83,19 +91,22 @@ fn whole_hour(field: &str, time: Option<Timestamp>, violations: &mut Violations)
 }
 
 fn check_range(range: &RangeInput, violations: &mut Violations) {
-    let sound = |time: &Option<Timestamp>| {
-        time.as_ref()
-            .is_some_and(|time| time.seconds >= 0 && (0..1_000_000_000).contains(&time.nanos))
+    check_times("input.range", range.from.as_ref(), range.to.as_ref(), violations);
+}
+
+fn check_times(field: &str, from: Option<&Timestamp>, to: Option<&Timestamp>, violations: &mut Violations) {
+    let sound = |time: Option<&Timestamp>| {
+        time.is_some_and(|time| time.seconds >= 0 && (0..1_000_000_000).contains(&time.nanos))
     };
-    if !sound(&range.from) {
-        violations.add("input.range.from", "a time from 1970 on");
+    if !sound(from) {
+        violations.add(format!("{field}.from"), "a time from 1970 on");
     }
-    if !sound(&range.to) {
-        violations.add("input.range.to", "a time from 1970 on");
+    if !sound(to) {
+        violations.add(format!("{field}.to"), "a time from 1970 on");
     }
-    let key = |time: &Option<Timestamp>| time.as_ref().map(|time| (time.seconds, time.nanos));
-    if sound(&range.from) && sound(&range.to) && key(&range.from) >= key(&range.to) {
-        violations.add("input.range.to", "a time after `from`");
+    let key = |time: Option<&Timestamp>| time.map(|time| (time.seconds, time.nanos));
+    if sound(from) && sound(to) && key(from) >= key(to) {
+        violations.add(format!("{field}.to"), "a time after `from`");
     }
 }
 

@@ -178,6 +178,44 @@ pub enum HandoffError {
         #[source]
         source: parquet::errors::ParquetError,
     },
+    /// A model's result cannot be read.
+    #[error("model `{model}`: object `{key}` cannot be read")]
+    Model {
+        /// The model.
+        model: String,
+        /// Key of the object.
+        key: String,
+        /// What the reader says.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// A model's result holds a value that the warehouse cannot hold.
+    #[error("model `{model}` cannot be loaded into `{table}`: object `{key}`")]
+    ModelCell {
+        /// The model.
+        model: String,
+        /// The table.
+        table: String,
+        /// Key of the object.
+        key: String,
+        /// The column and the rule.
+        #[source]
+        source: Box<CellError>,
+    },
+    /// A model's result is not what the ledger says.
+    #[error(
+        "model `{model}`: object `{key}` gave {found} rows, the ledger says {expected}; nothing was loaded"
+    )]
+    ModelRows {
+        /// The model.
+        model: String,
+        /// Key of the object.
+        key: String,
+        /// Rows loaded.
+        found: u64,
+        /// Rows written.
+        expected: u64,
+    },
     /// What the load ledger holds is another batch of the same name.
     #[error(
         "batch {batch} of pipeline `{pipeline}` was loaded from a manifest with digest {loaded}, the lake's has {committed}: \
@@ -231,7 +269,7 @@ impl HandoffError {
             Self::Connection { .. } | Self::Lake(_) => true,
             Self::Refused { refusal, .. } => refusal.is_passing(),
             // The store may have failed; a file that is damaged stays so, and costs a try now and then.
-            Self::File { .. } => true,
+            Self::File { .. } | Self::Model { .. } => true,
             Self::Manifest(error) => matches!(error, CommitError::Lake(_)),
             Self::Dsn
             | Self::Tls(_)
@@ -240,6 +278,8 @@ impl HandoffError {
             | Self::Copy { .. }
             | Self::Stray { .. }
             | Self::Rows { .. }
+            | Self::ModelCell { .. }
+            | Self::ModelRows { .. }
             | Self::Digest { .. }
             | Self::Decision { .. }
             | Self::Undecidable { .. } => false,
@@ -253,8 +293,16 @@ impl HandoffError {
             Self::Connection { .. } | Self::Tls(_) => "connection",
             Self::Refused { refusal, .. } => refusal.kind(),
             Self::Table { .. } | Self::Stray { .. } => "table",
-            Self::Copy { .. } | Self::Cell { .. } | Self::Rows { .. } => "data",
-            Self::File { .. } | Self::Manifest(_) | Self::Lake(_) | Self::Decision { .. } => "lake",
+            Self::Copy { .. }
+            | Self::Cell { .. }
+            | Self::Rows { .. }
+            | Self::ModelCell { .. }
+            | Self::ModelRows { .. } => "data",
+            Self::File { .. }
+            | Self::Model { .. }
+            | Self::Manifest(_)
+            | Self::Lake(_)
+            | Self::Decision { .. } => "lake",
             Self::Dsn | Self::Digest { .. } | Self::Undecidable { .. } => "configuration",
         }
     }

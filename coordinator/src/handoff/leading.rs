@@ -14,7 +14,7 @@ use millrace_proto::v1::{self, job_input::Input};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{Handoff, Known, Watched};
+use super::{Handoff, Known, Watched, marts};
 use crate::applied;
 use crate::causes::chain;
 use crate::lake::Lake;
@@ -40,7 +40,7 @@ pub async fn tend(tools: Arc<Tools>) {
                 tracing::error!(%error, "a handoff broke");
             }
         }
-        match pipelines(&tools).await {
+        match applied_pipelines(&tools).await {
             Ok(pipelines) => {
                 running.retain(|name, (version, handle)| {
                     let newest = pipelines.iter().find(|pipeline| pipeline.name == *name);
@@ -64,7 +64,8 @@ pub async fn tend(tools: Arc<Tools>) {
     }
 }
 
-async fn pipelines(tools: &Tools) -> Result<Vec<v1::Pipeline>, RegistryError> {
+/// The newest version of every applied pipeline.
+pub(crate) async fn applied_pipelines(tools: &Tools) -> Result<Vec<v1::Pipeline>, RegistryError> {
     let (mut all, mut token) = (Vec::new(), String::new());
     loop {
         let (page, next) = tools.registry.list_pipelines(1000, &token).await?;
@@ -124,7 +125,8 @@ async fn hand_off(tools: Arc<Tools>, stored: v1::Pipeline) {
     );
     let (told, known) = watch::channel(Arc::new(first.known));
     tokio::select! {
-        () = handoff.follow(known) => {}
+        () = handoff.follow(known.clone()) => {}
+        () = marts::follow(Arc::clone(&pipeline), lake.clone(), Arc::clone(&tools.hook), known) => {}
         () = tell(&tools, &pipeline, &lake, first.revision, told) => {}
     }
 }

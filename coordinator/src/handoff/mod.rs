@@ -27,6 +27,7 @@ mod follow;
 pub mod hold;
 mod jsonb;
 mod leading;
+pub mod marts;
 mod postgres;
 pub mod preflight;
 mod read;
@@ -52,8 +53,8 @@ use session::{Load, Outcome, Session};
 pub use copy::CellError;
 pub use decide::{Candidate, Loaded, Standing, candidates};
 pub use error::{HandoffError, Refusal};
-pub(crate) use leading::open_jobs;
 pub use leading::tend;
+pub(crate) use leading::{applied_pipelines, open_jobs};
 pub use table::{Comparison, FoundColumn, TableFault, compare};
 
 /// First pause after a failure; doubles.

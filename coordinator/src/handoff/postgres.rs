@@ -38,7 +38,7 @@ use crate::lake::Lake;
 use crate::lifecycle::{Hook, Moment};
 
 /// Bounds how long a frozen loader can keep others waiting.
-const SESSION: &str = "SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '10s'; \
+pub(super) const SESSION: &str = "SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '10s'; \
                        SET statement_timeout = 0; SET client_min_messages = warning";
 
 /// A session with the warehouse, its table checked.
@@ -140,7 +140,8 @@ impl Session {
         if let Err(HandoffError::Refused { refusal, .. }) = &outcome
             && refusal.is_lock_timeout()
         {
-            self.end_frozen(pipeline).await?;
+            let application = application(pipeline);
+            end_frozen(&self.connection, &self.ledger, &application).await?;
         }
         outcome
     }
@@ -170,28 +171,6 @@ impl Session {
         self.connection.run(&what, "COMMIT").await?;
         hook(Moment::Loaded);
         Ok(Outcome::Loaded)
-    }
-
-    /// Ends the sessions of this pipeline's loaders that hold the load ledger and say nothing. While rows are being sent
-    /// PostgreSQL's own timeouts do not count, so a loader that froze there would block the others for ever. One that was
-    /// only slow begins its load again.
-    async fn end_frozen(&self, pipeline: &Pipeline) -> Result<(), HandoffError> {
-        let sql = format!(
-            "SELECT pid FROM (
-                SELECT DISTINCT a.pid FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
-                WHERE l.relation = {}::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
-                  AND a.datname = current_database() AND a.usename = current_user AND a.pid <> pg_backend_pid()
-                  AND a.application_name = {} AND a.wait_event = 'ClientRead') frozen
-             WHERE pg_terminate_backend(pid)",
-            literal(&self.ledger),
-            application(pipeline)
-        );
-        let ended = self.connection.rows("end a frozen session", &sql).await?;
-        for row in &ended {
-            let session = field(row, 0);
-            tracing::warn!(pipeline = %pipeline.name, session, "a loader that said nothing for long is ended");
-        }
-        Ok(())
     }
 
     /// Puts the batch's row into the load ledger; whether it was not there.
@@ -318,8 +297,37 @@ impl<'a> Copy<'a> {
     }
 }
 
+/// Ends the sessions of a pipeline's loaders that hold a load ledger and say nothing. While rows are being sent
+/// PostgreSQL's own timeouts do not count, so a loader that froze there would block the others for ever. One that was
+/// only slow begins its load again. `application` is what they call themselves, as a literal.
+pub(super) async fn end_frozen(
+    connection: &Connection,
+    ledger: &str,
+    application: &str,
+) -> Result<(), HandoffError> {
+    let sql = format!(
+        "SELECT pid FROM (
+            SELECT DISTINCT a.pid FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+            WHERE l.relation = {}::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
+              AND a.datname = current_database() AND a.usename = current_user AND a.pid <> pg_backend_pid()
+              AND a.application_name = {application} AND a.wait_event = 'ClientRead') frozen
+         WHERE pg_terminate_backend(pid)",
+        literal(ledger),
+    );
+    let ended = connection.rows("end a frozen session", &sql).await?;
+    for row in &ended {
+        let session = field(row, 0);
+        tracing::warn!(
+            application,
+            session,
+            "a loader that said nothing for long is ended"
+        );
+    }
+    Ok(())
+}
+
 /// How a loader of this pipeline calls itself, as a literal: PostgreSQL keeps 63 bytes of it.
-fn application(pipeline: &Pipeline) -> String {
+pub(super) fn application(pipeline: &Pipeline) -> String {
     let mut name = format!("millrace {}", pipeline.name);
     name.truncate(63);
     literal(&name)

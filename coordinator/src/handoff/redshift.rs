@@ -21,6 +21,7 @@ use millrace_pipeline::catalog::ddl::{self, TableColumn};
 use millrace_pipeline::catalog::identifier::{identifier, literal, qualified};
 use millrace_pipeline::spec::model::{ColumnType, Pipeline, Secret};
 use millrace_proto::keys;
+use millrace_proto::manifest::WrittenObject;
 use serde::Serialize;
 
 use super::catalogue;
@@ -314,7 +315,13 @@ fn has_lists(pipeline: &Pipeline) -> bool {
 }
 
 /// The statement. Redshift refuses every text option, REGION and MAXERROR for Parquet, so there are none.
-fn copy_statement(table: &str, columns: &[String], url: &str, role: Option<&str>, nested: bool) -> String {
+pub(super) fn copy_statement(
+    table: &str,
+    columns: &[String],
+    url: &str,
+    role: Option<&str>,
+    nested: bool,
+) -> String {
     let columns: Vec<String> = columns.iter().map(|column| identifier(column)).collect();
     let role = match role {
         Some(role) if role != "default" => literal(role),
@@ -332,12 +339,20 @@ fn copy_statement(table: &str, columns: &[String], url: &str, role: Option<&str>
 /// Puts the list of files into the lake and gives its address; none where there are no files.
 async fn put_manifest(lake: &Lake, group: &[Load]) -> Result<Option<String>, HandoffError> {
     let files = group.iter().flat_map(|load| &load.manifest.files);
-    let entries: Vec<LoadEntry> = files
-        .map(|file| LoadEntry {
-            url: address(lake, &file.object.key),
+    put_list(lake, files.map(|file| &file.object)).await
+}
+
+/// The same for any objects of the lake.
+pub(super) async fn put_list(
+    lake: &Lake,
+    objects: impl Iterator<Item = &WrittenObject>,
+) -> Result<Option<String>, HandoffError> {
+    let entries: Vec<LoadEntry> = objects
+        .map(|object| LoadEntry {
+            url: address(lake, &object.key),
             mandatory: true,
             meta: LoadMeta {
-                content_length: file.object.bytes,
+                content_length: object.bytes,
             },
         })
         .collect();

@@ -86,6 +86,8 @@ pub struct HourRecord {
     pub state: HourState,
     /// The watermark that makes it complete.
     pub due_us: i64,
+    /// Batches that wrote events into it, compactions aside.
+    pub writes: u64,
     /// Rows written.
     pub rows: u64,
     /// Data files that count.
@@ -144,6 +146,7 @@ impl EventTime {
         let record = self.hours.entry(change.hour).or_insert_with(|| HourRecord {
             state: HourState::Open,
             due_us: due(end_of(change.hour), lateness_seconds),
+            writes: 0,
             rows: 0,
             files: 0,
             bytes: 0,
@@ -159,6 +162,7 @@ impl EventTime {
         if is_compaction {
             return;
         }
+        record.writes += 1;
         record.of_batches.add(counts);
         let was = record.state;
         record.state = was.next(HourEvent::Written);

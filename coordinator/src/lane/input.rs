@@ -48,6 +48,8 @@ pub(super) enum Input {
     Follow(FollowInput),
     /// What is in quarantine, once.
     Quarantine,
+    /// Nothing: periods of models are computed again.
+    Models(v1::ModelsInput),
 }
 
 pub(super) struct TopicInput {
@@ -90,6 +92,8 @@ pub(super) enum Next {
     Batch(Vec<Split>),
     /// Send what is in quarantine through the pipeline again.
     Redrive,
+    /// Compute the next of these periods again.
+    Models(v1::ModelsInput),
     /// Nothing until then.
     Wait(Duration),
     /// Nothing more. `open`: the time range is not over yet.
@@ -106,6 +110,9 @@ impl Input {
         let asked = job.input.as_ref().and_then(|input| input.input.clone());
         if matches!(asked, Some(Asked::Redrive(_))) {
             return Ok(Self::Quarantine);
+        }
+        if let Some(Asked::Models(models)) = asked {
+            return Ok(Self::Models(models));
         }
         let topic = match (&pipeline.source, &asked) {
             (Source::Kafka { topic, .. }, _) => Some(topic.clone()),
@@ -178,7 +185,9 @@ impl Input {
                 partition: OBJECTS.to_owned(),
                 time_us: Some(i64::MAX),
             }],
-            (Self::Objects(_) | Self::Topic(_) | Self::Follow(_) | Self::Quarantine, _) => Vec::new(),
+            (Self::Objects(_) | Self::Topic(_) | Self::Follow(_) | Self::Quarantine | Self::Models(_), _) => {
+                Vec::new()
+            }
         }
     }
 
@@ -195,7 +204,7 @@ impl Input {
     /// About how many bytes of records a split holds.
     pub(super) fn weigh(&self, split: &Split) -> u64 {
         match self {
-            Self::Objects(_) | Self::Quarantine => unpacked_bytes(split),
+            Self::Objects(_) | Self::Quarantine | Self::Models(_) => unpacked_bytes(split),
             Self::Topic(input) => input.sizing.bytes(split),
             Self::Follow(input) => input.sizing.bytes(split),
         }
@@ -220,13 +229,14 @@ impl Input {
             Self::Topic(input) => input.next(state, batch_bytes).await,
             Self::Follow(input) => input.next(state, batch_bytes).await,
             Self::Quarantine => Ok((Next::Redrive, Vec::new())),
+            Self::Models(asked) => Ok((Next::Models(asked.clone()), Vec::new())),
         }
     }
 
     /// Learns from a batch how large messages are.
     pub(super) fn learn(&mut self, bytes: u64, events: u64) {
         match self {
-            Self::Objects(_) | Self::Quarantine => {}
+            Self::Objects(_) | Self::Quarantine | Self::Models(_) => {}
             Self::Topic(input) => input.sizing = input.sizing.learned(bytes, events),
             Self::Follow(input) => input.sizing = input.sizing.learned(bytes, events),
         }
@@ -237,7 +247,7 @@ impl Input {
         let splits = match self {
             Self::Objects(all) => all,
             Self::Topic(input) => &input.current,
-            Self::Follow(_) | Self::Quarantine => return 0,
+            Self::Follow(_) | Self::Quarantine | Self::Models(_) => return 0,
         };
         let missing = |split: &Split| unplanned(&state.covered, &split.object, split.start, split.end);
         splits

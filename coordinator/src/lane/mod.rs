@@ -11,12 +11,13 @@
 //! | a redrive is interrupted                | its open batch is given up, unless its manifest is there; what is left is read again |
 //! | workers leave and take with them what an attempt needed | tries again at once                                   |
 //! | the brokers do not answer, or a table that must be looked up in | asks again, for as long as it takes             |
-//! | no job has a batch to be run            | compacts complete hours, deletes what was replaced                      |
+//! | no job has a batch to be run            | computes due periods of models, compacts complete hours, deletes what was replaced |
 //! | it still fails, or its job is cancelled | gives the batch up, unless its manifest is there: its positions are free |
 //! | the leadership is lost                  | is dropped where it stands: the ledger refuses it from then on          |
 
 mod attempt;
 mod input;
+mod models;
 mod reached;
 mod record;
 mod tidy;
@@ -46,6 +47,7 @@ use crate::registry::{Registry, RegistryError};
 use crate::split::kafka::TopicError;
 use crate::workers::Workers;
 
+pub use models::tend as tend_models;
 pub use work::Lane;
 
 /// How long a lane without jobs stays, with its ledger open.
@@ -166,6 +168,11 @@ impl LaneError {
         }
     }
 
+    /// Whether its pipeline is applied no longer.
+    pub(crate) fn is_about_nothing(&self) -> bool {
+        matches!(self, Self::Registry(RegistryError::NotFound { .. }))
+    }
+
     /// Whether an attempt's counts did not add up: rows were lost on their way between workers. Nothing was published.
     fn is_miscounted(&self) -> bool {
         let Self::Run(error) = self else { return false };
@@ -223,14 +230,15 @@ pub async fn run(
     loop {
         let next = lane.step().await?;
         let is_idle = next.is_none_or(|pause| !pause.is_zero());
-        if is_idle && lane.tidy().await? {
+        // Dashboards wait for models, nobody for a compaction.
+        if is_idle && (lane.model().await? || lane.tidy().await?) {
             continue;
         }
         let Some(pause) = next else {
             let more = tokio::time::timeout(LINGER, jobs.changed()).await;
             match more {
                 Ok(Ok(())) => continue,
-                Ok(Err(_)) | Err(_) if lane.is_idle() => return Ok(()),
+                Ok(Err(_)) | Err(_) if lane.is_idle() && !lane.models.has_resting() => return Ok(()),
                 Ok(Err(_)) | Err(_) => continue,
             }
         };

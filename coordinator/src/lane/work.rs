@@ -15,6 +15,7 @@ use tracing::{Instrument, Span, error_span, field, info_span};
 
 use super::attempt::Asked;
 use super::input::{Input, Next, SharedPipeline};
+use super::models::Modelling;
 use super::tidy::Tidy;
 use super::{ActiveJobs, LaneError, Tools};
 use crate::applied;
@@ -59,6 +60,7 @@ pub struct Lane {
     pub(super) running: BTreeMap<String, Running>,
     pub(super) turn: VecDeque<String>,
     pub(super) tidy: Tidy,
+    pub(super) models: Modelling,
 }
 
 impl Lane {
@@ -74,6 +76,7 @@ impl Lane {
             running: BTreeMap::new(),
             turn: VecDeque::new(),
             tidy: Tidy::default(),
+            models: Modelling::default(),
         }
     }
 
@@ -93,9 +96,12 @@ impl Lane {
     /// # Errors
     /// As [`Self::step`].
     pub async fn finish_interrupted(&mut self) -> Result<(), LaneError> {
-        let Some(job) = self.jobs.borrow().values().find(|job| self.is_ours(job)).cloned() else {
-            return Ok(());
-        };
+        let job = self.jobs.borrow().values().find(|job| self.is_ours(job)).cloned();
+        // Without a job it is there for models: as the newest version has them.
+        let job = job.unwrap_or_else(|| v1::Job {
+            pipeline: self.name.to_string(),
+            ..v1::Job::default()
+        });
         let (_, prepared) = self.prepare(&job).await?;
         self.open_ledger(&prepared).await?;
         let open = self.batches.as_ref().map(Batches::open).unwrap_or_default();
@@ -340,17 +346,30 @@ impl Lane {
                 }
                 Ok(None)
             }
+            Next::Models(asked) => {
+                if self.backfill(id, &asked).await? {
+                    self.succeed(id, false).await?;
+                } else {
+                    self.rotate(id);
+                }
+                Ok(None)
+            }
             Next::Batch(splits) => {
                 // A job that never ends is no trace: each of its batches is one.
                 let running = self.running.get(id).filter(|running| !running.input.is_follow());
                 let span = self.batch_span(id, running.map(|running| &running.span));
                 self.run_batch(id, &splits).instrument(span).await?;
-                if let Some(at) = self.turn.iter().position(|turn| turn == id) {
-                    self.turn.remove(at);
-                    self.turn.push_back(id.to_owned());
-                }
+                self.rotate(id);
                 Ok(None)
             }
+        }
+    }
+
+    /// The other jobs come first now.
+    fn rotate(&mut self, id: &str) {
+        if let Some(at) = self.turn.iter().position(|turn| turn == id) {
+            self.turn.remove(at);
+            self.turn.push_back(id.to_owned());
         }
     }
 
@@ -379,7 +398,9 @@ impl Lane {
         }
         match next {
             Next::Batch(_) => batches.reached = reached,
-            Next::Redrive | Next::Wait(_) | Next::Done { .. } => batches.reach(reached).await?,
+            Next::Redrive | Next::Models(_) | Next::Wait(_) | Next::Done { .. } => {
+                batches.reach(reached).await?;
+            }
         }
         Ok(())
     }

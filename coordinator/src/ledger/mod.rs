@@ -24,6 +24,7 @@ use millrace_proto::split::{InputObject, Split};
 use serde::{Deserialize, Serialize};
 
 use crate::hours::{PartitionTime, Told};
+use crate::marts::MartRun;
 
 pub use error::{FencedBy, LedgerError};
 pub use state::{Batch, BatchState, State};
@@ -128,6 +129,13 @@ pub enum Entry {
         /// Up to which time, by partition.
         partitions: Vec<PartitionTime>,
     },
+    /// A period of a model was computed: this entry is its commit.
+    Modelled {
+        /// Writer.
+        epoch: u64,
+        /// The result.
+        run: Box<MartRun>,
+    },
     /// The files that a compaction replaced are deleted.
     Swept {
         /// Writer.
@@ -162,6 +170,7 @@ impl Entry {
             | Self::Dropped { epoch, .. }
             | Self::Started { epoch, .. }
             | Self::Reached { epoch, .. }
+            | Self::Modelled { epoch, .. }
             | Self::Swept { epoch, .. }
             | Self::Committed { epoch, .. } => Some(*epoch),
         }

@@ -8,6 +8,7 @@ use millrace_proto::split::{InputObject, Split};
 
 use super::{Entry, LostRange};
 use crate::hours::EventTime;
+use crate::marts::Marts;
 use crate::split::Ranges;
 
 /// What a batch has come to.
@@ -112,6 +113,8 @@ pub struct State {
     pub newest_us: Option<i64>,
     /// Watermarks and event hours.
     pub event_time: EventTime,
+    /// Results of models.
+    pub marts: Marts,
 }
 
 impl State {
@@ -158,6 +161,7 @@ impl State {
                 };
                 self.plan(batch, planned);
             }
+            Entry::Modelled { run, .. } => self.marts.take(run),
             Entry::Reached { partitions, .. } => self.event_time.reach(partitions),
             Entry::Swept { batch, .. } => {
                 if let Some(batch) = self.batches.get_mut(batch) {

@@ -46,6 +46,7 @@ fn check_entry(state: &State, entry: &Entry, lake: &ModelLake) -> Result<(), Str
         | Entry::Lost { .. }
         | Entry::Dropped { .. }
         | Entry::Reached { .. }
+        | Entry::Modelled { .. }
         | Entry::Swept { .. } => Ok(()),
         Entry::Planned { batch, splits, .. } => {
             for split in splits {

@@ -263,7 +263,7 @@ fn level_is_set(level: PartitionLevel) -> bool {
     }
 }
 
-fn postgres_type(kind: &ColumnType) -> String {
+pub(super) fn postgres_type(kind: &ColumnType) -> String {
     match kind {
         ColumnType::String => "text".to_owned(),
         ColumnType::Bool => "boolean".to_owned(),
@@ -277,7 +277,7 @@ fn postgres_type(kind: &ColumnType) -> String {
     }
 }
 
-fn redshift_type(kind: &ColumnType) -> String {
+pub(super) fn redshift_type(kind: &ColumnType) -> String {
     match kind {
         ColumnType::String => "VARCHAR(65535)".to_owned(),
         ColumnType::Bool => "BOOLEAN".to_owned(),
@@ -291,7 +291,7 @@ fn redshift_type(kind: &ColumnType) -> String {
     }
 }
 
-fn encoding(kind: &ColumnType) -> &'static str {
+pub(super) fn encoding(kind: &ColumnType) -> &'static str {
     match kind {
         ColumnType::Int32
         | ColumnType::Int64

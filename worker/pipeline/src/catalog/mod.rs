@@ -1,6 +1,6 @@
 //! What a pipeline says about its table, for those who do not read pipeline files.
 //!
-//! In: the validated pipeline. Out: the warehouse's table ([`ddl`]) and the data dictionary ([`docs`]).
+//! In: the validated pipeline. Out: the warehouse's tables ([`ddl`], [`mart_ddl`]) and the data dictionary ([`docs`]).
 //!
 //! Everything here is text made of declarations: no record is read, and no secret is shown. The examples of masked
 //! values are made of made-up values with a made-up key.
@@ -10,6 +10,7 @@ mod dictionary;
 pub mod docs;
 mod html;
 pub mod identifier;
+pub mod mart_ddl;
 mod masking;
 #[cfg(test)]
 mod real_postgres;

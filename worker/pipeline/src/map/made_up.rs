@@ -79,6 +79,7 @@ pub(super) fn pipeline(columns: Vec<Column>, versions: Vec<Version>) -> Pipeline
         handoff: HandoffUnit::Batch,
         retention: Retention::default(),
         limits: Limits::default(),
+        marts: Vec::new(),
         digest: String::new(),
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn pipeline(columns: &[(ColumnType, Option<PiiClass>)], privacy: Priv
         handoff: HandoffUnit::Batch,
         retention: Retention::default(),
         limits: Limits::default(),
+        marts: Vec::new(),
         digest: String::new(),
     }
 }

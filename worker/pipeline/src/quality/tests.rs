@@ -70,6 +70,7 @@ fn pipeline() -> Pipeline {
         handoff: HandoffUnit::Batch,
         retention: Retention::default(),
         limits: Limits::default(),
+        marts: Vec::new(),
         digest: String::new(),
     }
 }

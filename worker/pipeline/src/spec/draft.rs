@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use millrace_proto::ids::PipelineName;
 
+use super::marts::{Every, Mart};
 use super::model::{
     Column, ColumnType, ColumnValue, Dedup, Enrich, HandoffUnit, Lake, Limits, Partition, PiiClass, Pipeline,
     Privacy, Quality, Retention, Source, Version, Warehouse, When,
@@ -26,6 +27,9 @@ pub(super) struct Draft {
     pub(super) partition: Option<Partition>,
     pub(super) lake: Option<Lake>,
     pub(super) warehouse: Option<Warehouse>,
+    /// Whether the file has a `warehouse` section, sound or not.
+    pub(super) warehouse_declared: bool,
+    pub(super) marts: Vec<DraftMart>,
     pub(super) handoff: HandoffUnit,
     pub(super) retention: Retention,
     pub(super) limits: Limits,
@@ -67,6 +71,22 @@ pub(super) struct DraftEnrich {
     pub(super) enrich: Option<Enrich>,
 }
 
+/// A model.
+pub(super) struct DraftMart {
+    /// `models[2]`.
+    pub(super) key: String,
+    pub(super) name: Option<String>,
+    pub(super) every: Option<Every>,
+    pub(super) look_back_hours: i64,
+    /// The query, and the key that it stands at.
+    pub(super) sql: Option<(String, String)>,
+    pub(super) file: Option<String>,
+    pub(super) description: Option<String>,
+    /// Descriptions by column.
+    pub(super) columns: BTreeMap<String, String>,
+    pub(super) table: Option<String>,
+}
+
 impl Draft {
     /// The column of a name.
     pub(super) fn column(&self, name: &str) -> Option<&DraftColumn> {
@@ -81,7 +101,7 @@ impl Draft {
     }
 
     /// The pipeline; none if anything it needs is absent.
-    pub(super) fn finish(self, digest: String) -> Option<Pipeline> {
+    pub(super) fn finish(self, digest: String, marts: Vec<Mart>) -> Option<Pipeline> {
         Some(Pipeline {
             name: self.name?,
             source: self.source?,
@@ -109,6 +129,7 @@ impl Draft {
             handoff: self.handoff,
             retention: self.retention,
             limits: self.limits,
+            marts,
             digest,
         })
     }

@@ -86,6 +86,7 @@ fn stand_in(draft: &Draft) -> Option<(Pipeline, Vec<&str>)> {
         handoff: HandoffUnit::Batch,
         retention: Retention::default(),
         limits: Limits::default(),
+        marts: Vec::new(),
         digest: String::new(),
     };
     Some((pipeline, version_keys))

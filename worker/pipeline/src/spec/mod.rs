@@ -17,6 +17,7 @@
 //! | without both, a pipeline declares that its records hold no personal data      | then nothing is masked or sealed           |
 //! | the `partition.time` column is a timestamp with `required: true`              | an event without a time belongs to no hour |
 //! | no column is called like a level of `partition.by`                            | those stand in the file too                |
+//! | a model's query is planned over the table and the models that it reads      | what cannot run is found before it is due  |
 //! | a lookup's column takes type and class from a schema column without a value   | else it is appended, as a string           |
 //! | YAML anchors work, tags, merge keys and second documents do not               | what a key says stands where the key is    |
 //!
@@ -26,6 +27,7 @@ mod check;
 mod draft;
 mod expressions;
 mod fields;
+pub mod marts;
 pub mod model;
 mod nearest;
 mod reader;
@@ -52,7 +54,7 @@ use source_text::SourceText;
 /// Reads a pipeline file.
 ///
 /// `file` is how the report calls it; `base_dir` is its folder, absolute. `env` says what an environment
-/// variable holds; `read` gives a file's text, it is asked for the quality suite.
+/// variable holds; `read` gives a file's text, it is asked for the quality suite and the files of models.
 ///
 /// # Errors
 /// A report with every fault of the file. Where the text is no YAML, that is the only one.
@@ -88,7 +90,9 @@ pub fn load(
     check::check(&mut draft, &mut reader);
     expressions::check(&draft, &mut reader);
     let suite = draft.quality.as_ref().map(|quality| quality.suite_text.clone());
-    let pipeline = draft.finish(digest(text, suite.as_deref()));
+    let marts = marts::check(&draft, &mut reader);
+    let digest = digest(text, suite.as_deref());
+    let pipeline = draft.finish(digest, marts);
     match pipeline {
         Some(pipeline) if !reader.has_faults() => Ok(pipeline),
         Some(_) | None => Err(report(reader.into_faults())),

@@ -7,6 +7,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use millrace_proto::ids::PipelineName;
 use serde::{Deserialize, Serialize};
 
+use super::marts::Mart;
+
 /// A pipeline file, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pipeline {
@@ -38,6 +40,8 @@ pub struct Pipeline {
     pub retention: Retention,
     /// What a single record may be.
     pub limits: Limits,
+    /// Tables made of complete hours, each behind those that it reads.
+    pub marts: Vec<Mart>,
     /// BLAKE3 of the file's text with `${env:...}` unresolved, in hex: names this version of the pipeline.
     pub digest: String,
 }

@@ -6,6 +6,7 @@
 //! A schema cannot say all that [`super::load`] checks (that a column exists, that a suite can be read):
 //! a file that the schema accepts may still be refused, not the other way round.
 
+mod models;
 mod places;
 mod table;
 
@@ -32,6 +33,7 @@ pub fn json_schema() -> Value {
         ("lake", places::lake()),
         ("warehouse", places::warehouse()),
         ("handoff", places::handoff()),
+        ("models", models::models()),
         ("retention", places::retention()),
         ("limits", places::limits()),
     ];

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::spec::sections::{ROOT, intake, outlet, rules, table};
+use crate::spec::sections::{ROOT, intake, marts, outlet, rules, table};
 
 fn properties<'a>(schema: &'a Value, path: &[&str]) -> &'a Value {
     path.iter().fold(schema, |at, step| {
@@ -18,7 +18,7 @@ fn properties<'a>(schema: &'a Value, path: &[&str]) -> &'a Value {
 #[test]
 fn the_keys_of_the_schema_are_those_that_the_readers_know() {
     let root = json_schema();
-    let sections: [(&[&str], &[&str]); 22] = [
+    let sections: [(&[&str], &[&str]); 24] = [
         (&[], ROOT),
         (&["source"], intake::SOURCE),
         (&["source", "files"], intake::FILES),
@@ -42,6 +42,8 @@ fn the_keys_of_the_schema_are_those_that_the_readers_know() {
         (&["warehouse"], outlet::WAREHOUSE),
         (&["warehouse", "postgres"], outlet::POSTGRES),
         (&["warehouse", "redshift"], outlet::REDSHIFT),
+        (&["models", "[]"], marts::MODEL),
+        (&["models", "[]", "warehouse"], marts::MODEL_WAREHOUSE),
         (&["retention"], outlet::RETENTION),
         (&["limits"], outlet::LIMITS),
     ];

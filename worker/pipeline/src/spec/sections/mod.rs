@@ -2,6 +2,7 @@
 //! is for [`super::check`].
 
 pub(super) mod intake;
+pub(super) mod marts;
 pub(super) mod outlet;
 pub(super) mod rules;
 pub(super) mod table;
@@ -11,6 +12,7 @@ use std::path::Path;
 use millrace_proto::ids::PipelineName;
 
 use self::intake::source;
+use self::marts::models;
 use self::outlet::{handoff, lake, limits, partition, retention, warehouse};
 use self::rules::{dedup, enrich, privacy, quality};
 use self::table::{schema, versions};
@@ -33,6 +35,7 @@ pub(super) const ROOT: &[&str] = &[
     "lake",
     "warehouse",
     "handoff",
+    "models",
     "retention",
     "limits",
 ];
@@ -92,6 +95,11 @@ pub(super) fn pipeline(
     draft.warehouse = file
         .optional("warehouse")
         .and_then(|field| warehouse(&field, reader));
+    draft.warehouse_declared = file.optional("warehouse").is_some();
+    draft.marts = file
+        .optional("models")
+        .map(|field| models(&field, base_dir, read, reader))
+        .unwrap_or_default();
     if let Some(field) = file.optional("handoff") {
         draft.handoff = handoff(&field, reader);
         if file.optional("warehouse").is_none() {

@@ -7,6 +7,7 @@ use super::model::Pipeline;
 use super::{Report, load};
 
 mod accepted;
+mod models;
 mod refused;
 mod reports;
 

@@ -1,0 +1,121 @@
+//! Models of a cluster: computed by whoever leads, loaded once, and DuckDB's whoever dies.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::sandbox::{Sandbox, root};
+
+const SOURCE: &str = r#"s3: {url: "s3://millrace/raw/shop/", format: json}"#;
+
+/// The example's models that have no time in their rows, inline, with tables.
+fn models_yaml(sandbox: &Sandbox) -> String {
+    let query = |name: &str| {
+        let file = root().join(format!("client/examples/shop/models/{name}.sql"));
+        let text = std::fs::read_to_string(file).unwrap();
+        text.lines()
+            .map(|line| format!("      {line}\n"))
+            .collect::<String>()
+    };
+    format!(
+        "{}\nmodels:\n  - name: daily_funnel\n    every: day\n    warehouse: {{table: analytics.funnel}}\n    sql: |\n{}  \
+         - name: revenue_by_segment\n    every: hour\n    warehouse: {{table: analytics.revenue}}\n    sql: |\n{}  \
+         - name: daily_revenue\n    every: day\n    \
+         sql: \"SELECT segment, sum(orders) AS orders, sum(revenue) - sum(refunded) AS net FROM revenue_by_segment GROUP BY 1\"\n",
+        sandbox.table_yaml("shop"),
+        query("daily_funnel"),
+        query("revenue_by_segment")
+    )
+}
+
+/// Periods of a pipeline in a state, or none while nobody answers.
+fn periods(sandbox: &Sandbox, state: &str) -> Option<Vec<Value>> {
+    let list = sandbox.try_json(&["models", "list", "shop"])?;
+    let all = list["periods"].as_array()?.iter();
+    Some(all.filter(|period| period["state"] == state).cloned().collect())
+}
+
+/// Waits until all periods are current, and loaded: 24 hours, a day of two models.
+fn has_settled(sandbox: &Sandbox, newest: u64) {
+    sandbox.until("all periods are current and loaded", |sandbox| {
+        let current = periods(sandbox, "current")?;
+        let versions = current.iter().filter_map(|period| period["version"].as_u64());
+        let is_new = versions.max()? >= newest;
+        let sql = "SELECT count(*), max(version) FROM analytics.millrace_models";
+        let wanted = current.iter().filter(|period| period["model"] != "daily_revenue");
+        let highest = wanted.filter_map(|period| period["version"].as_u64()).max()?;
+        let loaded = sandbox.try_sql(sql)?;
+        (current.len() == 26 && is_new && loaded.first()? == &format!("25|{highest}")).then_some(())
+    });
+}
+
+/// The tables are what DuckDB makes of the lake.
+fn judge(sandbox: &Sandbox) {
+    let python = Command::new(root().join("deploy/local/python.sh"))
+        .args(["install", "duckdb==2.0.0"])
+        .output()
+        .unwrap();
+    let lake = sandbox.lake("shop");
+    let output = Command::new(String::from_utf8(python.stdout).unwrap().trim())
+        .arg(root().join("client/tests/models_oracle.py"))
+        .arg(lake.folder())
+        .args(["daily_funnel", "revenue_by_segment", "daily_revenue"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (model, found) in verdict.as_object().unwrap() {
+        assert_eq!(found["differing"], serde_json::json!([]), "{model}");
+    }
+    for (columns, table, model) in [
+        ("channel, viewed, carted, ordered", "funnel", "daily_funnel"),
+        (
+            "segment, channel, orders, pieces, revenue, refunded",
+            "revenue",
+            "revenue_by_segment",
+        ),
+    ] {
+        let expected: Vec<String> = serde_json::from_value(verdict[model]["expected"].clone()).unwrap();
+        let mut found = sandbox.sql(&format!("SELECT {columns} FROM analytics.{table}"));
+        found.sort();
+        assert!(!found.is_empty());
+        assert_eq!(found, expected, "{table}");
+    }
+}
+
+#[test]
+fn leaders_compute_what_is_due_and_the_warehouse_is_duckdbs_whoever_died() {
+    let mut sandbox = Sandbox::start(1, 0).with_warehouse();
+    sandbox.upload("shop", 10_000, 71);
+    // The first one dies with a result that nobody names, the second one between a period's rows and its commit.
+    sandbox.coordinator("first", &[("MILLRACE_CRASH_AT", "computed:4")]);
+    let mut sandbox = sandbox.with(0, 1);
+    sandbox.apply_with("shop", SOURCE, &models_yaml(&sandbox));
+    let job = sandbox.submit("shop", &[]);
+    sandbox.coordinator_begins("second", &[("MILLRACE_CRASH_AT", "modelled:9")]);
+    assert_eq!(sandbox.ended("first"), Some(9), "the fault did not happen");
+    assert_eq!(sandbox.ended("second"), Some(9), "the fault did not happen");
+    sandbox.coordinator("heir", &[]);
+    sandbox.done(&job);
+    has_settled(&sandbox, 26);
+    judge(&sandbox);
+    sandbox.judge("shop", "shop");
+    // Events of the same hours come later: their periods are computed again when the hours are complete again.
+    sandbox.upload("late", 2_000, 72);
+    sandbox.done(&sandbox.submit("shop", &["--prefix", "s3://millrace/raw/late/"]));
+    has_settled(&sandbox, 52);
+    judge(&sandbox);
+    let backfill = ["models", "backfill", "shop", "--model", "daily_funnel", "--wait"];
+    sandbox.json(&backfill);
+    has_settled(&sandbox, 53);
+    judge(&sandbox);
+    let query = sandbox.json(&[
+        "query",
+        "SELECT count(*) AS n FROM models.daily_funnel",
+        "--pipeline",
+        "shop",
+    ]);
+    assert_eq!(query[0]["n"], 4, "{query}");
+    sandbox.verify("shop");
+}

@@ -1,0 +1,307 @@
+//! One period: its query over the files of its window, the rows into one object.
+//!
+//! In: the ledger's state, a mart, a period. Out: an object that nothing names yet. The query runs with bounded memory, sorts and
+//! joins beyond it go to disk; rows are written as they come. What it says when it fails holds no value of a row.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use datafusion::catalog::TableProvider;
+use datafusion::common::DataFusionError;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext, ident, lit};
+use datafusion::scalar::ScalarValue;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use millrace_pipeline::spec::marts::{Mart, events_schema, plan};
+use millrace_pipeline::spec::model::Pipeline;
+use millrace_proto::manifest::WrittenObject;
+use object_store::buffered::BufWriter;
+use parquet::arrow::AsyncArrowWriter;
+use parquet::arrow::async_writer::AsyncFileWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::properties::WriterProperties;
+
+use super::due::Period;
+use super::run::Limits;
+use super::{start_of, writers};
+use crate::commit::{CommitError, live};
+use crate::lake::{Lake, LakeError};
+use crate::ledger::State;
+use crate::query::{QueryError, files_table, store_url};
+
+/// Why a period was not computed. None of it quotes a row.
+#[derive(Debug, thiserror::Error)]
+pub enum MartError {
+    /// What is committed cannot be read.
+    #[error("what is committed cannot be read")]
+    Committed(#[source] CommitError),
+    /// The lake's files cannot be found or read.
+    #[error(transparent)]
+    Files(#[from] QueryError),
+    /// The lake.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// A store failed under the query.
+    #[error("the lake could not be read")]
+    Store(#[source] object_store::Error),
+    /// The query wants more than it may have.
+    #[error(
+        "the query needs more than {mib} MiB of memory and cannot go on from disk; give it more, or let it hold less"
+    )]
+    Memory {
+        /// What it may have.
+        mib: usize,
+    },
+    /// The query fails on some row.
+    #[error("the query fails: {0}")]
+    Query(&'static str),
+    /// The result cannot be written.
+    #[error("the result could not be written")]
+    Write(#[source] ParquetError),
+}
+
+impl MartError {
+    /// Whether trying again may help without anybody's doing.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Committed(error) => matches!(error, CommitError::Lake(_)),
+            Self::Files(_) | Self::Lake(_) | Self::Store(_) | Self::Write(_) => true,
+            Self::Memory { .. } | Self::Query(_) => false,
+        }
+    }
+}
+
+/// What a period is computed from.
+pub(super) struct Source<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) lake: &'a Lake,
+    pub(super) state: &'a State,
+}
+
+/// Computes a period into an object of this key.
+pub(super) async fn compute(
+    source: &Source<'_>,
+    mart: &Mart,
+    period: &Period,
+    key: &str,
+    limits: Limits,
+) -> Result<WrittenObject, MartError> {
+    let failed = |error: DataFusionError| of_query(error, limits.memory_bytes);
+    let context = session(source, mart, period, limits).await?;
+    let (start, end) = period.bounds_us();
+    let frame = context.sql(&mart.sql).await.map_err(failed)?;
+    let frame = frame
+        .with_param_values(plan::bounds(start, end))
+        .map_err(failed)?;
+    let mut rows = frame.execute_stream().await.map_err(failed)?;
+    let schema = mart.schema();
+    let mut out = Output::new(source.lake, key, SchemaRef::clone(&schema))?;
+    while let Some(batch) = rows.next().await {
+        let batch = shaped(&batch.map_err(failed)?, &schema, start).map_err(|_| {
+            MartError::Query("a value does not fit the type that its column was planned with")
+        })?;
+        out.write(&batch).await?;
+    }
+    out.finish(source.lake, key).await
+}
+
+/// A session with the tables that the query may name, cut to the window.
+async fn session(
+    source: &Source<'_>,
+    mart: &Mart,
+    period: &Period,
+    limits: Limits,
+) -> Result<SessionContext, MartError> {
+    let failed = |error: DataFusionError| of_query(error, limits.memory_bytes);
+    let pool = Arc::new(FairSpillPool::new(limits.memory_bytes));
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc();
+    let config = SessionConfig::new().with_target_partitions(limits.threads.max(1));
+    let context = SessionContext::new_with_config_rt(config, runtime.map_err(failed)?);
+    plan::prepare(&context).map_err(failed)?;
+    let base = store_url(&source.lake.url)?;
+    context.register_object_store(&base, Arc::clone(&source.lake.store));
+    if mart.reads_events {
+        let events = events(source, &context, period).await?;
+        let name = source.pipeline.name.as_str();
+        context
+            .register_table(name, Arc::clone(&events))
+            .map_err(failed)?;
+        if name != "events" {
+            context.register_table("events", events).map_err(failed)?;
+        }
+    }
+    for used in &mart.uses {
+        let Some(read) = source.pipeline.marts.iter().find(|mart| mart.name == *used) else {
+            continue;
+        };
+        let keys: Vec<&str> = source
+            .state
+            .marts
+            .of(used)
+            .filter(|run| run.hours == read.every.hours())
+            .filter(|run| period.window_hour < run.from_hour + run.hours && run.from_hour < period.end_hour())
+            .map(|run| run.object.key.as_str())
+            .collect();
+        let table = table(source.lake, &keys, read.schema())?;
+        plan::register(&context, used, table).map_err(failed)?;
+    }
+    Ok(context)
+}
+
+/// The events of the window, as the files that count hold them.
+async fn events(
+    source: &Source<'_>,
+    context: &SessionContext,
+    period: &Period,
+) -> Result<Arc<dyn TableProvider>, MartError> {
+    let broken = |_| MartError::Query("the events' table cannot be cut to the window");
+    let wrote = writers(source.state, period.window_hour, period.end_hour());
+    let batches = source.state.committed().filter(|(id, _)| wrote.contains(id));
+    let manifests = live::all(live::each(source.lake, batches).await);
+    let manifests = manifests.map_err(|unread| MartError::Committed(unread.1))?;
+    let (from, to) = (start_of(period.window_hour), start_of(period.end_hour()));
+    let keys: Vec<&str> = live::files(&manifests)
+        .into_iter()
+        .map(|(_, file)| file)
+        .filter(|file| file.time_min < to && from <= file.time_max)
+        .map(|file| file.object.key.as_str())
+        .collect();
+    let partition = &source.pipeline.partition;
+    let schema = events_schema(&source.pipeline.columns, &partition.by);
+    let table = table(source.lake, &keys, schema)?;
+    let time = |us| lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())));
+    let column = || ident(partition.time.as_str());
+    let window = context
+        .read_table(table)
+        .and_then(|all| all.filter(column().gt_eq(time(from)).and(column().lt(time(to)))))
+        .map_err(broken)?;
+    Ok(window.into_view())
+}
+
+fn table(lake: &Lake, keys: &[&str], schema: SchemaRef) -> Result<Arc<dyn TableProvider>, MartError> {
+    if keys.is_empty() {
+        return Ok(Arc::new(EmptyTable::new(schema)));
+    }
+    Ok(files_table(lake, keys, schema)?)
+}
+
+/// Rows as the mart declares them, with the period behind.
+fn shaped(batch: &RecordBatch, schema: &SchemaRef, start_us: i64) -> Result<RecordBatch, ArrowError> {
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    let mut columns: Vec<ArrayRef> = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| cast_with_options(column, field.data_type(), &options))
+        .collect::<Result<_, _>>()?;
+    let period = TimestampMicrosecondArray::from_value(start_us, batch.num_rows()).with_timezone("UTC");
+    columns.push(Arc::new(period));
+    RecordBatch::try_new(SchemaRef::clone(schema), columns)
+}
+
+/// The result on its way into the lake.
+struct Output {
+    writer: AsyncArrowWriter<Summed>,
+    rows: u64,
+}
+
+impl Output {
+    fn new(lake: &Lake, key: &str, schema: SchemaRef) -> Result<Self, MartError> {
+        let inner = BufWriter::new(Arc::clone(&lake.store), lake.path(key));
+        let summed = Summed {
+            inner,
+            sum: Box::default(),
+        };
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_created_by(concat!("millrace ", env!("CARGO_PKG_VERSION")).to_owned())
+            .build();
+        let writer = AsyncArrowWriter::try_new(summed, schema, Some(properties)).map_err(MartError::Write)?;
+        Ok(Self { writer, rows: 0 })
+    }
+
+    async fn write(&mut self, batch: &RecordBatch) -> Result<(), MartError> {
+        self.rows += batch.num_rows() as u64;
+        self.writer.write(batch).await.map_err(MartError::Write)
+    }
+
+    async fn finish(mut self, lake: &Lake, key: &str) -> Result<WrittenObject, MartError> {
+        self.writer.finish().await.map_err(MartError::Write)?;
+        let Summed { sum, .. } = self.writer.into_inner();
+        lake.sync(key).await?;
+        let (bytes, hasher) = *sum;
+        Ok(WrittenObject {
+            key: key.to_owned(),
+            bytes,
+            rows: self.rows,
+            digest: hasher.finalize().to_hex().to_string(),
+        })
+    }
+}
+
+/// Sums up the bytes that pass.
+struct Summed {
+    inner: BufWriter,
+    sum: Box<(u64, blake3::Hasher)>,
+}
+
+impl AsyncFileWriter for Summed {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, ParquetResult<()>> {
+        self.sum.0 += bytes.len() as u64;
+        self.sum.1.update(&bytes);
+        AsyncFileWriter::write(&mut self.inner, bytes).boxed()
+    }
+
+    fn complete(&mut self) -> BoxFuture<'_, ParquetResult<()>> {
+        AsyncFileWriter::complete(&mut self.inner)
+    }
+}
+
+/// What a query's failure comes to, without its text: that one may quote values.
+fn of_query(error: DataFusionError, memory_bytes: usize) -> MartError {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all other causes read alike to the user"
+    )]
+    match unwrapped(error) {
+        DataFusionError::ResourcesExhausted(_) => MartError::Memory {
+            mib: memory_bytes >> 20,
+        },
+        DataFusionError::ObjectStore(error) => MartError::Store(*error),
+        DataFusionError::ArrowError(error, _) => MartError::Query(match *error {
+            ArrowError::DivideByZero => "it divides by zero",
+            ArrowError::ArithmeticOverflow(_) => "its arithmetic overflows",
+            ArrowError::CastError(_) | ArrowError::ParseError(_) => {
+                "a value does not convert to the type that the query asks for"
+            }
+            _ => "a value is out of the range of the query's types",
+        }),
+        DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => {
+            MartError::Query("a file of its input cannot be read")
+        }
+        DataFusionError::Plan(_) | DataFusionError::SchemaError(..) | DataFusionError::NotImplemented(_) => {
+            MartError::Query("it does not plan; `millrace pipeline check` says why")
+        }
+        _ => MartError::Query("some row of its input is not what it expects"),
+    }
+}
+
+fn unwrapped(error: DataFusionError) -> DataFusionError {
+    if let DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) = error {
+        unwrapped(*inner)
+    } else {
+        error
+    }
+}
