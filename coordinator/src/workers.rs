@@ -247,10 +247,11 @@ impl Workers {
             .filter_map(|name| seats.remove(name))
             .map(|seat| seat.worker)
             .collect();
-        buried.append(&mut self.replaced.lock());
         for worker in &buried {
             tracing::warn!(worker = %worker.name, executor = %worker.executor_id, "worker is taken for dead");
         }
+        // They said so themselves when they joined again: nobody is missing.
+        buried.append(&mut self.replaced.lock());
         buried
     }
 

@@ -13,6 +13,7 @@
 //! | a row with a key                           | a row of a block of the bucket that its key's hash names             |
 //! | a row without one                          | a row of any bucket: nothing is equal to it                          |
 //! | a note                                     | a block of its own                                                   |
+//! | a text that the block has already          | a reference, in columns where that is common: user agents, campaigns |
 //! | a column of a type that has no plain bytes | Arrow's own stream, inside the block                                 |
 //! | a block that is damaged                    | an error that says where; it is never read past its end              |
 //!
@@ -20,7 +21,8 @@
 //! block   = tag: u64 (0 rows, 1 note) | rows: u64 | sections
 //! section = length in bytes: u64, 0: u64 | bytes | zeros up to a multiple of 16
 //! rows    = for each column: nulls (empty when there are none), then values,
-//!           or for texts: lengths (u32 each), then bytes; at the end the other columns as an Arrow stream
+//!           or for texts: lengths (u32 each), starts (u32 each; empty where each begins at the end of the one before), bytes;
+//!           at the end the other columns as an Arrow stream
 //! note    = one section: the batch as an Arrow stream
 //! ```
 //!
@@ -29,6 +31,7 @@
 pub mod exec;
 mod layout;
 mod pack;
+mod repeats;
 #[cfg(test)]
 mod tests;
 mod unpack;

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayData, ArrayRef, AsArray, NullBufferBuilder, PrimitiveArray, RecordBatch};
+use arrow::array::{
+    Array, ArrayData, ArrayRef, AsArray, NullBufferBuilder, PrimitiveArray, RecordBatch, StringViewArray,
+};
 use arrow::compute::{concat, take};
 use arrow::datatypes::{Schema, SchemaRef, UInt32Type, UInt64Type};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 
 use super::layout::{Shape, shapes};
+use super::repeats::{Repeats, SHORT};
 use super::{ALIGNMENT, ExchangeError, NOTES, ROWS};
 use crate::rows::KEY_LOW;
 
@@ -24,6 +27,8 @@ pub(super) struct Packer {
     others: SchemaRef,
     key: usize,
     buckets: Vec<Pile>,
+    /// The columns whose texts are looked up among those before.
+    repetitive: Vec<bool>,
 }
 
 /// The rows of one bucket.
@@ -43,9 +48,19 @@ enum Values {
     Bytes4(Vec<[u8; 4]>),
     Bytes8(Vec<[u8; 8]>),
     Bytes16(Vec<[u8; 16]>),
-    Text { lengths: Vec<u32>, bytes: Vec<u8> },
+    Text(Texts),
     Other(Vec<ArrayRef>),
     Absent,
+}
+
+/// The texts of a column.
+struct Texts {
+    lengths: Vec<u32>,
+    /// Where each begins; empty where none repeats another.
+    starts: Vec<u32>,
+    bytes: Vec<u8>,
+    /// None where it does not pay.
+    repeats: Option<Repeats>,
 }
 
 /// A full bucket's block.
@@ -66,8 +81,12 @@ impl Packer {
             .filter(|(_, shape)| **shape == Shape::Other)
             .map(|(field, _)| Arc::clone(field))
             .collect();
-        let buckets = (0..buckets.max(1)).map(|_| Pile::new(&shapes)).collect();
+        let repetitive = vec![true; shapes.len()];
+        let buckets = (0..buckets.max(1))
+            .map(|_| Pile::new(&shapes, &repetitive))
+            .collect();
         Ok(Self {
+            repetitive,
             shapes,
             others: Arc::new(Schema::new(others)),
             key,
@@ -103,14 +122,17 @@ impl Packer {
     }
 
     fn take(&mut self, is_due: impl Fn(&Pile) -> bool) -> Result<Vec<Block>, ExchangeError> {
-        let (shapes, others) = (&self.shapes, &self.others);
+        let (shapes, others, repetitive) = (&self.shapes, &self.others, &mut self.repetitive);
         let due = self
             .buckets
             .iter_mut()
             .enumerate()
             .filter(|(_, pile)| is_due(pile));
         due.map(|(bucket, pile)| {
-            let pile = std::mem::replace(pile, Pile::new(shapes));
+            for (column, repetitive) in pile.columns.iter().zip(repetitive.iter_mut()) {
+                *repetitive &= column.pays();
+            }
+            let pile = std::mem::replace(pile, Pile::new(shapes, repetitive));
             let bytes = pile.encode(others)?;
             Ok(Block { bucket, bytes })
         })
@@ -167,7 +189,7 @@ enum Source<'a> {
     Bytes4(&'a [[u8; 4]]),
     Bytes8(&'a [[u8; 8]]),
     Bytes16(&'a [[u8; 16]]),
-    Text(&'a arrow::array::StringViewArray),
+    Text(&'a StringViewArray),
     Other,
     Absent,
 }
@@ -203,18 +225,20 @@ impl<'a> Source<'a> {
 }
 
 impl Pile {
-    fn new(shapes: &[Shape]) -> Self {
-        let column = |shape: &Shape| Column {
+    fn new(shapes: &[Shape], repetitive: &[bool]) -> Self {
+        let column = |(shape, repetitive): (&Shape, &bool)| Column {
             nulls: NullBufferBuilder::new(0),
             values: match shape {
                 Shape::Bool => Values::Bytes1(Vec::new()),
                 Shape::Fixed(4) => Values::Bytes4(Vec::new()),
                 Shape::Fixed(8) => Values::Bytes8(Vec::new()),
                 Shape::Fixed(_) => Values::Bytes16(Vec::new()),
-                Shape::Text => Values::Text {
+                Shape::Text => Values::Text(Texts {
                     lengths: Vec::new(),
+                    starts: Vec::new(),
                     bytes: Vec::new(),
-                },
+                    repeats: repetitive.then(Repeats::new),
+                }),
                 Shape::Absent => Values::Absent,
                 Shape::Other => Values::Other(Vec::new()),
             },
@@ -222,7 +246,7 @@ impl Pile {
         Self {
             rows: 0,
             bytes: 0,
-            columns: shapes.iter().map(column).collect(),
+            columns: shapes.iter().zip(repetitive).map(column).collect(),
         }
     }
 
@@ -244,7 +268,7 @@ impl Pile {
                 | Values::Bytes4(_)
                 | Values::Bytes8(_)
                 | Values::Bytes16(_)
-                | Values::Text { .. } => {}
+                | Values::Text(_) => {}
             }
             let nulls = column.nulls.finish().map(|nulls| nulls.inner().sliced());
             section(&mut out, nulls.as_deref().unwrap_or_default());
@@ -253,10 +277,10 @@ impl Pile {
                 Values::Bytes4(values) => section(&mut out, values.as_flattened()),
                 Values::Bytes8(values) => section(&mut out, values.as_flattened()),
                 Values::Bytes16(values) => section(&mut out, values.as_flattened()),
-                Values::Text { lengths, bytes } => {
-                    let lengths: Vec<[u8; 4]> = lengths.iter().map(|length| length.to_le_bytes()).collect();
-                    section(&mut out, lengths.as_flattened());
-                    section(&mut out, bytes);
+                Values::Text(texts) => {
+                    section(&mut out, little_endian(&texts.lengths).as_flattened());
+                    section(&mut out, little_endian(&texts.starts).as_flattened());
+                    section(&mut out, &texts.bytes);
                 }
                 Values::Other(_) | Values::Absent => {}
             }
@@ -287,16 +311,7 @@ impl Column {
             (Values::Bytes4(to), Source::Bytes4(from)) => extend(to, from, rows),
             (Values::Bytes8(to), Source::Bytes8(from)) => extend(to, from, rows),
             (Values::Bytes16(to), Source::Bytes16(from)) => extend(to, from, rows),
-            (Values::Text { lengths, bytes }, Source::Text(from)) => {
-                let before = bytes.len();
-                for &row in rows {
-                    let row = row as usize;
-                    let text = if from.is_null(row) { "" } else { from.value(row) };
-                    bytes.extend_from_slice(text.as_bytes());
-                    lengths.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
-                }
-                bytes.len() - before + size_of_val(rows)
-            }
+            (Values::Text(texts), Source::Text(from)) => texts.extend(from, rows),
             (Values::Other(parts), _) => {
                 let part = take(column, &PrimitiveArray::<UInt32Type>::from(rows.to_vec()), None)?;
                 let bytes = part.get_array_memory_size();
@@ -314,6 +329,49 @@ impl Column {
         }
         Ok(taken)
     }
+}
+
+impl Column {
+    /// Whether looking for repeated texts is worth its time, or was not tried.
+    fn pays(&self) -> bool {
+        match &self.values {
+            Values::Text(texts) => texts.repeats.as_ref().is_none_or(Repeats::pays),
+            Values::Bytes1(_)
+            | Values::Bytes4(_)
+            | Values::Bytes8(_)
+            | Values::Bytes16(_)
+            | Values::Other(_)
+            | Values::Absent => true,
+        }
+    }
+}
+
+impl Texts {
+    fn extend(&mut self, from: &StringViewArray, rows: &[u32]) -> usize {
+        let before = self.bytes.len();
+        for &row in rows {
+            let row = row as usize;
+            let text = if from.is_null(row) { "" } else { from.value(row) };
+            let text = text.as_bytes();
+            self.lengths.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
+            if let Some(repeats) = &mut self.repeats {
+                if text.len() > SHORT
+                    && let Some(start) = repeats.find(text, &self.bytes)
+                {
+                    self.starts.push(start);
+                    continue;
+                }
+                self.starts
+                    .push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
+            }
+            self.bytes.extend_from_slice(text);
+        }
+        self.bytes.len() - before + size_of_val(rows)
+    }
+}
+
+fn little_endian(numbers: &[u32]) -> Vec<[u8; 4]> {
+    numbers.iter().map(|number| number.to_le_bytes()).collect()
 }
 
 fn extend<const WIDTH: usize>(to: &mut Vec<[u8; WIDTH]>, from: &[[u8; WIDTH]], rows: &[u32]) -> usize {

@@ -72,7 +72,11 @@ fn batch(rows: &[Row]) -> RecordBatch {
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    let text = prop::option::of(prop_oneof!["[a-zß\u{1F600}]{0,40}", Just(String::new())]);
+    let text = prop::option::of(prop_oneof![
+        "[a-zß\u{1F600}]{0,40}",
+        "a common text, number [a-e]",
+        Just(String::new())
+    ]);
     let items = prop::option::of(prop::collection::vec(any::<Option<i32>>(), 0..4));
     let amount = prop::option::of(-(10i128.pow(20))..10i128.pow(20));
     (

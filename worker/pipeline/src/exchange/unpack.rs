@@ -155,28 +155,35 @@ impl Cursor {
     fn texts(&mut self, rows: usize) -> Result<ArrayRef, ExchangeError> {
         let nulls = self.nulls(rows)?;
         let lengths = self.exactly(rows * size_of::<u32>())?;
+        let starts = self.section()?;
         let bytes = self.section()?;
         if simdutf8::basic::from_utf8(&bytes).is_err() {
             return Err(self.damaged("a text is not UTF-8"));
         }
+        let starts = starts.as_chunks().0;
+        if !starts.is_empty() && starts.len() != rows {
+            return Err(self.damaged("a text has no place"));
+        }
         let mut views = Vec::with_capacity(rows);
-        let mut start = 0;
-        for length in lengths.as_chunks().0 {
+        let mut next = 0;
+        for (row, length) in lengths.as_chunks().0.iter().enumerate() {
+            let start = starts
+                .get(row)
+                .map_or(next, |start| u32::from_le_bytes(*start) as usize);
             let end = start + u32::from_le_bytes(*length) as usize;
-            // A text ends where the next one begins, so the ends are looked at too.
-            let is_cut_right = bytes
-                .get(end)
-                .map_or(end == bytes.len(), |byte| byte & 0xC0 != 0x80);
-            let view = if is_cut_right {
+            // Whole characters: the bytes before and behind belong to others.
+            let begins = |at: usize| {
+                bytes
+                    .get(at)
+                    .map_or(at == bytes.len(), |byte| byte & 0xC0 != 0x80)
+            };
+            let view = if begins(start) && begins(end) {
                 view(&bytes, start, end, Home::Payload, start)
             } else {
                 None
             };
-            views.push(view.ok_or_else(|| self.damaged("a text's length is not its own"))?);
-            start = end;
-        }
-        if start != bytes.len() {
-            return Err(self.damaged("texts and their lengths differ"));
+            views.push(view.ok_or_else(|| self.damaged("a text passes its column's end"))?);
+            next = end;
         }
         Ok(text_array(views, &Homes(Arc::new([bytes])), nulls))
     }
