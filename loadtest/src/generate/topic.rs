@@ -134,6 +134,8 @@ pub fn send(recipe: &Recipe, output: &TopicOutput) -> Result<Sent, SendError> {
     let producer: ThreadedProducer<Receipts> = config(output)
         .set("compression.codec", &output.codec)
         .set("enable.idempotence", "true")
+        // Forgetting the brokers when all of them are away at once, as is the default, may end in none being asked again.
+        .set("metadata.recovery.strategy", "none")
         .set("linger.ms", "20")
         .set("batch.size", "1000000")
         .set("queue.buffering.max.kbytes", "262144")

@@ -37,12 +37,15 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("socket.keepalive.enable", "true"),
     ("reconnect.backoff.max.ms", "1000"),
     ("check.crcs", "true"),
-    ("fetch.message.max.bytes", "1048576"),
+    // One request is under way at a time: large answers keep a reader busy while the next one comes.
+    ("fetch.message.max.bytes", "4194304"),
     ("fetch.wait.max.ms", "50"),
     ("fetch.error.backoff.ms", "100"),
     ("fetch.queue.backoff.ms", "5"),
-    ("queued.min.messages", "5000"),
-    ("queued.max.messages.kbytes", "16384"),
+    ("queued.min.messages", "20000"),
+    ("queued.max.messages.kbytes", "32768"),
+    // Forgetting the brokers when all of them are away at once, as is the default, may end in none being asked again.
+    ("metadata.recovery.strategy", "none"),
     // A limit, not a buffer: the largest message that any broker takes must come through.
     ("receive.message.max.bytes", "1100000000"),
 ];
