@@ -9,6 +9,8 @@ written = the good events of the generator's ledger.
 | partition   | S3    | within each object, no row moves         | >= 0.85 x `run`        |
 | exchange    | S3    | everywhere, rows exchanged by key        | >= 0.7 x `run`         |
 | kafka       | Kafka | everywhere, the broker on the same cores | >= 0.6 x `run`         |
+| colocated   | Kafka | within each partition, where the         | >= 0.6 x `run`         |
+|             |       | generator puts the copies of an event    |                        |
 | empty       | S3    | a batch of one event: the overhead       | <= 300 ms              |
 
 Needs MILLRACE_BIN and LOADTEST_BIN. Writes results/cluster.json and results/cluster.md.
@@ -49,7 +51,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--events", type=int, default=3_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", default="run,partition,exchange,kafka,empty")
+    parser.add_argument("--cases", default="run,partition,exchange,kafka,colocated,empty")
     parser.add_argument("--work", type=Path, default=Path.home() / ".cache/millrace/bench/cluster")
     parser.add_argument("--results", type=Path, default=HERE.parent / "results")
     return parser.parse_args()
@@ -59,12 +61,12 @@ def measure(options, services, sent):
     good = sent["counts"]["good"]
     runs = []
     cases = options.cases.split(",")
-    if "kafka" in cases:
+    if "kafka" in cases or "colocated" in cases:
         services.produce(options.events)
     for round_number in range(options.rounds):
         for case in cases:
             run = CASES[case](services, f"{case}{round_number}")
-            if case in ("run", "exchange", "kafka") and run["written"] != good:
+            if case in ("run", "exchange", "kafka", "colocated") and run["written"] != good:
                 raise SystemExit(f"{case}: wrote {run['written']} events, the ledger has {good} good ones")
             runs.append({"case": case, "round": round_number, **run})
             print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
@@ -105,11 +107,15 @@ def run_exchange(services, name):
     return run_job(services, name, "global", services.s3_source())
 
 
-def run_kafka(services, name):
+def run_kafka(services, name, scope="global"):
     source = f'kafka: {{brokers: ["{services.kafka}"], topic: shop, format: json}}'
     # By the records' timestamps, which are the events' own.
     span = ("--from", "2025-12-25T00:00:00Z", "--to", "2026-01-10T00:00:00Z")
-    return run_job(services, name, "global", source, *span)
+    return run_job(services, name, scope, source, *span)
+
+
+def run_colocated(services, name):
+    return run_kafka(services, name, "partition")
 
 
 def run_empty(services, name):
@@ -118,7 +124,8 @@ def run_empty(services, name):
 
 
 CASES = {
-    "run": run_embedded, "partition": run_partition, "exchange": run_exchange, "kafka": run_kafka, "empty": run_empty,
+    "run": run_embedded, "partition": run_partition, "exchange": run_exchange, "kafka": run_kafka,
+    "colocated": run_colocated, "empty": run_empty,
 }
 
 
