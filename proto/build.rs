@@ -3,7 +3,15 @@
 use std::path::PathBuf;
 
 fn main() -> std::io::Result<()> {
-    const FILES: [&str; 6] = ["cluster", "handoff", "job", "model", "pipeline", "quarantine"];
+    const FILES: [&str; 7] = [
+        "cluster",
+        "handoff",
+        "job",
+        "model",
+        "pipeline",
+        "quarantine",
+        "retention",
+    ];
     let files: Vec<String> = FILES
         .iter()
         .map(|file| format!("millrace/v1/{file}.proto"))

@@ -8,7 +8,9 @@ use millrace_pipeline::settings::Telling;
 
 use crate::output::{self, Exit};
 use crate::telemetry::{LogFormat, Telemetry, Whose};
-use crate::{cluster, compact, handoff, jobs, models, node, pipeline, quarantine, query, run, verify};
+use crate::{
+    cluster, compact, handoff, jobs, models, node, pipeline, quarantine, query, retention, run, verify,
+};
 
 /// Event streams in; clean, deduplicated, privacy-safe tables out.
 #[derive(Debug, Parser)]
@@ -66,6 +68,11 @@ enum Command {
     /// The warehouse: what is loaded and what waits; load, release or discard batches.
     #[command(subcommand)]
     Handoff(handoff::Handoff),
+    /// What is too old: plan what would leave, let it go, place and release legal holds.
+    #[command(subcommand)]
+    Retention(retention::Retention),
+    /// Find one person in the lake, the quarantine and the warehouse, and erase them with `--apply`.
+    Erase(Box<retention::Erase>),
     /// The cluster: who leads, who works; drain a worker.
     #[command(subcommand)]
     Cluster(cluster::Cluster),
@@ -106,6 +113,8 @@ impl Cli {
             Command::Worker(node) => node.work(telemetry),
             Command::Job(command) => command.execute(),
             Command::Handoff(command) => command.execute(),
+            Command::Retention(command) => command.execute(),
+            Command::Erase(command) => command.execute(),
             Command::Cluster(command) => command.execute(),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

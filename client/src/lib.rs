@@ -30,6 +30,7 @@ use v1::job_service_client::JobServiceClient;
 use v1::model_service_client::ModelServiceClient;
 use v1::pipeline_service_client::PipelineServiceClient;
 use v1::quarantine_service_client::QuarantineServiceClient;
+use v1::retention_service_client::RetentionServiceClient;
 
 pub use connection::{Options, Tls};
 pub use error::{ClientError, Refusal, Violation};
@@ -459,6 +460,89 @@ impl Client {
             )?,
             periods
         )
+    }
+
+    /// What of a pipeline is older than it is kept, and the legal holds that stand.
+    ///
+    /// # Errors
+    /// When there is no such pipeline, its lake or warehouse cannot be read, or nobody answers within the deadline.
+    pub async fn plan_retention(&self, pipeline: &str) -> Result<v1::RetentionOutcome, ClientError> {
+        let pipeline = pipeline.to_owned();
+        let request = v1::PlanRetentionRequest { pipeline };
+        let response = call!(self, RetentionServiceClient.plan_retention, Repeat::Safe, request)?;
+        response.plan.ok_or(ClientError::Incomplete { field: "plan" })
+    }
+
+    /// Submits a job that lets go of it; its id.
+    ///
+    /// # Errors
+    /// When it is refused, or nobody answers within the deadline.
+    pub async fn apply_retention(&self, pipeline: &str) -> Result<String, ClientError> {
+        let request = v1::ApplyRetentionRequest {
+            request_id: uuid::Uuid::new_v4().to_string(),
+            pipeline: pipeline.to_owned(),
+        };
+        let response = call!(
+            self,
+            RetentionServiceClient.apply_retention,
+            Repeat::Safe,
+            request
+        )?;
+        Ok(response.job_id)
+    }
+
+    /// Submits a job that places a legal hold; its id. A request without an id is given one.
+    ///
+    /// # Errors
+    /// When it is refused, or nobody answers within the deadline.
+    pub async fn place_hold(&self, mut request: v1::PlaceHoldRequest) -> Result<String, ClientError> {
+        if request.request_id.is_empty() {
+            request.request_id = uuid::Uuid::new_v4().to_string();
+        }
+        let response = call!(self, RetentionServiceClient.place_hold, Repeat::Safe, request)?;
+        Ok(response.job_id)
+    }
+
+    /// Submits a job that releases a legal hold; its id.
+    ///
+    /// # Errors
+    /// When it is refused, or nobody answers within the deadline.
+    pub async fn release_hold(
+        &self,
+        pipeline: &str,
+        hold_id: &str,
+        reason: &str,
+    ) -> Result<String, ClientError> {
+        let request = v1::ReleaseHoldRequest {
+            request_id: uuid::Uuid::new_v4().to_string(),
+            pipeline: pipeline.to_owned(),
+            hold_id: hold_id.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let response = call!(self, RetentionServiceClient.release_hold, Repeat::Safe, request)?;
+        Ok(response.job_id)
+    }
+
+    /// Submits a job that finds one person, or, unless it is a dry run, erases them; its id. An empty column: all personal ones.
+    ///
+    /// # Errors
+    /// When it is refused, or nobody answers within the deadline.
+    pub async fn erase_subject(
+        &self,
+        pipeline: &str,
+        value: &str,
+        column: &str,
+        dry_run: bool,
+    ) -> Result<String, ClientError> {
+        let request = v1::EraseSubjectRequest {
+            request_id: uuid::Uuid::new_v4().to_string(),
+            pipeline: pipeline.to_owned(),
+            value: value.to_owned(),
+            column: column.to_owned(),
+            dry_run,
+        };
+        let response = call!(self, RetentionServiceClient.erase_subject, Repeat::Safe, request)?;
+        Ok(response.job_id)
     }
 
     /// Who leads, who works.

@@ -18,6 +18,7 @@ mod progress;
 mod quarantine;
 mod query;
 mod reach;
+mod retention;
 mod run;
 mod scrape;
 mod telemetry;

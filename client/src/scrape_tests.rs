@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use millrace_coordinator::ledger::Why;
 use millrace_coordinator::metrics::Metrics;
 use millrace_coordinator::metrics::handoff::Behind;
 use millrace_proto::ids::Attempt;
-use millrace_proto::manifest::{Manifest, Replaced};
+use millrace_proto::manifest::{Manifest, Removed, Replaced};
 use millrace_worker::metrics::WorkerMetrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -66,6 +67,7 @@ fn coordinator() -> BTreeMap<String, Served> {
         replaces: Replaced::default(),
         enrich: Vec::new(),
         unmatched: BTreeMap::from([("customers".to_owned(), 1)]),
+        removed: Removed::default(),
         version: 1,
         pipeline: "shop".to_owned().try_into().unwrap(),
         pipeline_digest: String::new(),
@@ -85,6 +87,7 @@ fn coordinator() -> BTreeMap<String, Served> {
     metrics.dropped("shop");
     metrics.attempt_failed("shop");
     metrics.lost("shop", "retention", 1);
+    metrics.removed("shop", "lake", Why::Expired, 1);
     metrics.phase("run", Duration::from_secs(1));
     metrics.lag("shop", 1);
     metrics.followed("shop", 0, 2, 1, Duration::ZERO);

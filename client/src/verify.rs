@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use millrace_client::v1;
 use millrace_coordinator::verify::{Verdict, verify};
-use millrace_proto::manifest::SplitCounts;
+use millrace_proto::manifest::{Removed, SplitCounts};
 
 use crate::cli::{Output, PipelineFile, name_of};
 use crate::lakes;
@@ -69,9 +70,20 @@ fn of_cluster(reach: Reach, name: &str) -> Result<Verdict> {
             late: events.late,
             ..SplitCounts::default()
         },
+        expired: removed(found.expired),
+        erased: removed(found.erased),
         leftovers: found.leftovers,
         faults: found.faults,
     })
+}
+
+fn removed(told: Option<v1::Removed>) -> Removed {
+    let told = told.unwrap_or_default();
+    Removed {
+        rows: told.rows,
+        keys: told.keys,
+        quarantined: told.quarantined,
+    }
 }
 
 fn text(verdict: &Verdict) -> String {
@@ -87,6 +99,18 @@ fn text(verdict: &Verdict) -> String {
         grouped(events.quarantined),
         grouped(verdict.keys),
     );
+    for (removed, why) in [
+        (&verdict.expired, "older than they are kept"),
+        (&verdict.erased, "erased for a person"),
+    ] {
+        if !removed.is_empty() {
+            text.push_str(&format!(
+                "{} of the written and {} of the quarantined events are gone: {why}\n",
+                grouped(removed.rows),
+                grouped(removed.quarantined)
+            ));
+        }
+    }
     if !verdict.leftovers.is_empty() {
         let count = grouped(verdict.leftovers.len() as u64);
         text.push_str(&format!(

@@ -340,7 +340,7 @@ impl Runner {
             self.breached.extend(held);
         }
         for (id, batch) in self.batches.open() {
-            if batch.is_compaction() {
+            if batch.is_upkeep() {
                 compaction::settle(&mut self.batches, &id, self.options.memory_bytes / 2).await?;
                 continue;
             }

@@ -2,7 +2,8 @@
 //!
 //! Read, decide, act: [`ledger`] holds what happened, [`split`] decides what is next, [`enrich`] what it is looked up in, [`engine`] runs it,
 //! [`commit`] makes it visible, [`handoff`] loads it into the warehouse, [`marts`] sums complete hours up. [`job`] is the loop around them for the embedded run; [`verify`] proves
-//! from what is stored that nothing was lost or doubled. In a cluster, [`api`] takes requests, [`registry`] keeps
+//! from what is stored that nothing was lost or doubled. [`retention`] takes away what is too old,
+//! [`erasure`] what is one person's. In a cluster, [`api`] takes requests, [`registry`] keeps
 //! them, [`election`] says who acts on them, [`workers`] who works, and [`mind`] lets go of who does not.
 
 pub mod api;
@@ -14,6 +15,7 @@ pub mod config;
 pub mod election;
 pub mod engine;
 pub mod enrich;
+pub mod erasure;
 pub mod etcd;
 pub mod handoff;
 pub mod hours;
@@ -31,6 +33,7 @@ pub mod quarantine;
 pub mod query;
 pub mod registry;
 mod report;
+pub mod retention;
 pub mod split;
 pub mod verify;
 pub mod workers;

@@ -23,7 +23,7 @@ use crate::enrich::Snapshots;
 use crate::hours::{self, PartitionTime};
 use crate::job::{RunError, clean_ratio};
 use crate::lake::Lake;
-use crate::ledger::{Batch, Entry, Ledger};
+use crate::ledger::{Batch, Entry, Ledger, Removal};
 
 /// Partitions that are read out are noted so often at most, unless an hour becomes complete.
 const NOTED_EVERY_US: i64 = 60_000_000;
@@ -51,17 +51,19 @@ pub enum Moment {
     Copied,
     /// The transaction is committed.
     Loaded,
-    /// Files that a compaction replaced are deleted, the ledger does not say so yet.
+    /// Files that were replaced are deleted, the ledger does not say so yet.
     Swept,
     /// A model's period is computed, the ledger does not name its result yet.
     Computed,
     /// The ledger names it.
     Modelled,
+    /// Rows are deleted in the warehouse, in a transaction that is not committed.
+    Deleted,
 }
 
 impl Moment {
     /// All of them, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Opened,
         Self::Planned,
         Self::Written,
@@ -75,6 +77,7 @@ impl Moment {
         Self::Swept,
         Self::Computed,
         Self::Modelled,
+        Self::Deleted,
     ];
 
     /// Its name.
@@ -94,6 +97,7 @@ impl Moment {
             Self::Swept => "swept",
             Self::Computed => "computed",
             Self::Modelled => "modelled",
+            Self::Deleted => "deleted",
         }
     }
 }
@@ -144,7 +148,7 @@ impl Batches {
             .snapshots
             .current(&self.pipeline, environment, &self.lake, state);
         let snapshots = current.await.map_err(Box::new)?;
-        self.plan_batch(job, splits, redrives, Vec::new(), snapshots)
+        self.plan_batch(job, splits, redrives, Vec::new(), snapshots, None)
             .await
     }
 
@@ -155,7 +159,7 @@ impl Batches {
         batch.map(|batch| batch.snapshots.clone()).unwrap_or_default()
     }
 
-    /// The same for a compaction too, which has no splits.
+    /// The same for upkeep too, which has no splits.
     pub(crate) async fn plan_batch(
         &mut self,
         job: &JobId,
@@ -163,6 +167,7 @@ impl Batches {
         redrives: Vec<String>,
         compacts: Vec<i64>,
         snapshots: Vec<Snapshot>,
+        removes: Option<Removal>,
     ) -> Result<(BatchId, Attempt), RunError> {
         let epoch = self.ledger.epoch();
         let batch = BatchId::try_from(format!("b{:08}", self.ledger.state().batches.len() + 1))?;
@@ -175,6 +180,7 @@ impl Batches {
             redrives,
             compacts,
             snapshots,
+            removes: removes.map(Box::new),
         };
         let started = Entry::Started {
             epoch,

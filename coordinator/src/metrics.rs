@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::election::LeaderInfo;
 use crate::etcd::Etcd;
+use crate::ledger::Why;
 use crate::workers::Workers;
 use lag::Lags;
 use scrape::{Scrape, now};
@@ -65,6 +66,7 @@ pub struct Metrics {
     attempts_failed: Family<Labels, Counter>,
     lost: Family<Labels, Counter>,
     quarantined: Family<Labels, Counter>,
+    removed: Family<Labels, Counter>,
     phases: Family<Labels, Histogram, Seconds>,
     appends: Histogram,
     ages: Ages,
@@ -94,6 +96,7 @@ impl Default for Metrics {
             attempts_failed: Family::default(),
             lost: Family::default(),
             quarantined: Family::default(),
+            removed: Family::default(),
             phases: Family::new_with_constructor(seconds()),
             appends: Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]),
             ages: Ages::default(),
@@ -154,6 +157,11 @@ impl Metrics {
             "millrace_quarantined_events",
             "Events quarantined in committed batches, by the kind of each of their reasons",
             self.quarantined.clone(),
+        );
+        registry.register(
+            "millrace_removed_rows",
+            "Rows that expired or were erased, by the place that they left",
+            self.removed.clone(),
         );
         registry.register_with_unit(
             "millrace_ledger_append",
@@ -258,6 +266,13 @@ impl Metrics {
             let seconds = newest as f64 / 1e6;
             self.ages.lock().newest.insert(pipeline.to_owned(), seconds);
         }
+    }
+
+    /// Rows left a place (`lake`, `quarantine`, `warehouse`) for good.
+    pub fn removed(&self, pipeline: &str, place: &'static str, why: Why, rows: u64) {
+        let mut labels = with(pipeline, "place", place);
+        labels.push(("why", why.name().to_owned()));
+        self.removed.get_or_create(&labels).inc_by(rows);
     }
 
     /// A batch was given up.

@@ -23,6 +23,7 @@ use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tracing::Instrument;
 
+use crate::commit::live;
 use crate::engine::EngineError;
 use crate::job::{Outcome, Progress, RunError, Runner};
 use crate::lake::{Lake, LakeError};
@@ -122,17 +123,15 @@ pub async fn records_of(
 ) -> Result<Vec<Record>, QuarantineError> {
     let redriven = state.redriven();
     let mut records = Vec::new();
-    for manifest in crate::query::manifests_of(lake, state).await? {
-        for object in manifest
-            .quarantine
-            .iter()
-            .filter(|object| !redriven.contains(&object.key))
-        {
-            if records.len() >= stop_after {
-                return Ok(records);
-            }
-            records.extend(read_file(lake, &manifest.batch, &object.key).await?);
+    let manifests = crate::query::manifests_of(lake, state).await?;
+    for (manifest, object) in live::quarantine(&manifests) {
+        if redriven.contains(&object.key) {
+            continue;
         }
+        if records.len() >= stop_after {
+            return Ok(records);
+        }
+        records.extend(read_file(lake, &manifest.batch, &object.key).await?);
     }
     records.truncate(stop_after);
     Ok(records)
@@ -152,7 +151,11 @@ pub async fn record_at(
     Ok(records.into_iter().nth(row))
 }
 
-async fn read_file(lake: &Lake, batch: &BatchId, key: &str) -> Result<Vec<Record>, QuarantineError> {
+pub(crate) async fn read_file(
+    lake: &Lake,
+    batch: &BatchId,
+    key: &str,
+) -> Result<Vec<Record>, QuarantineError> {
     let bytes = lake.get(key).await?;
     let damaged = |source: DataFusionError| QuarantineError::Damaged {
         key: key.to_owned(),
@@ -276,12 +279,10 @@ impl Runner {
     pub(crate) async fn redrive_waiting(&mut self, progress: &Progress) -> Result<(), QuarantineError> {
         let redriven = self.batches.ledger.state().redriven();
         let manifests = crate::query::manifests_of(&self.batches.lake, self.batches.ledger.state()).await?;
-        let mut waiting: Vec<(String, u64)> = manifests
-            .iter()
-            .filter(|manifest| manifest.job != self.job)
-            .flat_map(|manifest| &manifest.quarantine)
-            .filter(|object| !redriven.contains(&object.key))
-            .map(|object| (object.key.clone(), object.bytes))
+        let mut waiting: Vec<(String, u64)> = live::quarantine(&manifests)
+            .into_iter()
+            .filter(|(manifest, object)| manifest.job != self.job && !redriven.contains(&object.key))
+            .map(|(_, object)| (object.key.clone(), object.bytes))
             .collect();
         while !waiting.is_empty() {
             let keys = take(&mut waiting);

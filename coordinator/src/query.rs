@@ -1,8 +1,8 @@
 //! SQL over what is committed: the tables `events` (also under the pipeline's name) and `quarantine`, and every model under its
 //! name and as `models.<name>`.
 //!
-//! The files come from the manifests, not from a listing: what no manifest names does not exist, and what a compaction
-//! replaced is not read twice.
+//! The files come from the manifests, not from a listing: what no manifest names does not exist, and what was
+//! replaced is not read.
 
 use std::sync::Arc;
 
@@ -122,7 +122,8 @@ pub async fn query_of(
         .into_iter()
         .map(|(_, file)| key(&file.object))
         .collect();
-    let rejected: Vec<String> = manifests.iter().flat_map(|m| &m.quarantine).map(key).collect();
+    let rejected = live::quarantine(manifests).into_iter();
+    let rejected: Vec<String> = rejected.map(|(_, object)| key(object)).collect();
     if !data.is_empty() {
         let events = table(&context, lake, &base, &data).await?;
         context.register_table(name.as_str(), Arc::clone(&events) as _)?;

@@ -42,7 +42,7 @@ impl Runner {
         let state = self.batches.ledger.state();
         let Some(last) = state
             .committed()
-            .filter(|(_, batch)| !batch.is_compaction())
+            .filter(|(_, batch)| !batch.is_upkeep())
             .filter_map(|(_, batch)| batch.committed_by)
             .max()
         else {
@@ -58,7 +58,7 @@ impl Runner {
         let mut held = Vec::new();
         for (id, batch) in state
             .committed()
-            .filter(|(_, batch)| batch.committed_by == Some(last) && !batch.is_compaction())
+            .filter(|(_, batch)| batch.committed_by == Some(last) && !batch.is_upkeep())
         {
             let digest = batch.manifest.as_deref().unwrap_or_default();
             let manifest = commit::committed(&self.batches.lake, id, digest).await;

@@ -13,6 +13,7 @@
 //! | no key stands twice in an event hour; as many keys as written events   | 7    |
 //! | the snapshots that batches looked up in are the planned ones, as they were | 10 |
 //! | a compaction replaces what counted, with as many rows and keys         | 4, 6 |
+//! | written = what counts + what expiries and erasures of the ledger took; the same for quarantine | 6, 9 |
 //!
 //! Only a batch of the pipeline as it is today must have one key for each event, and only where a key
 //! column is required: an event whose key columns are all null has no key.
@@ -24,7 +25,7 @@ use millrace_pipeline::dedup::index::read_keys;
 use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::ids::BatchId;
 use millrace_proto::keys;
-use millrace_proto::manifest::{Manifest, SplitCounts, WrittenObject};
+use millrace_proto::manifest::{Manifest, Removed, SplitCounts, WrittenObject};
 use millrace_proto::split::InputObject;
 use parquet::file::reader::FileReader;
 use parquet::file::serialized_reader::SerializedFileReader;
@@ -34,7 +35,7 @@ use crate::causes::chain;
 use crate::commit::live;
 use crate::lake::{Lake, LakeError};
 use crate::ledger::embedded::EmbeddedLedger;
-use crate::ledger::{Batch, BatchState, Ledger, LedgerError, State};
+use crate::ledger::{Batch, BatchState, Ledger, LedgerError, State, Why};
 use crate::split::Ranges;
 
 /// Objects read side by side; each is held in memory while it is checked.
@@ -67,6 +68,10 @@ pub struct Verdict {
     pub keys: u64,
     /// Sums over all committed batches.
     pub events: SplitCounts,
+    /// What left because it was older than it is kept.
+    pub expired: Removed,
+    /// What left because a person asked for it.
+    pub erased: Removed,
     /// Objects of attempts that are not finished: harmless, the next run sweeps them.
     pub leftovers: Vec<String>,
     /// Everything that is wrong; empty means proved.
@@ -98,6 +103,7 @@ pub async fn verify_of(lake: &Lake, state: &State, pipeline: &Pipeline) -> Resul
     check_positions(state, &mut verdict);
     let manifests = committed_manifests(lake, state, &mut verdict).await;
     check_replaced(&manifests, &mut verdict);
+    check_removed(state, &manifests, &mut verdict);
     check_objects(lake, &manifests, &mut verdict).await;
     check_strangers(lake, state, &manifests, &mut verdict).await?;
     check_keys(lake, &manifests, &mut verdict).await;
@@ -164,7 +170,7 @@ async fn committed_manifests(lake: &Lake, state: &State, verdict: &mut Verdict) 
     manifests
 }
 
-/// What a compaction replaces is named by an earlier batch, by one compaction only, and all rows are still there.
+/// What upkeep replaces is named by an earlier batch, and replaced only once.
 fn check_replaced(manifests: &[Manifest], verdict: &mut Verdict) {
     let mut standing: HashMap<&str, &WrittenObject> = HashMap::new();
     for manifest in manifests {
@@ -178,17 +184,46 @@ fn check_replaced(manifests: &[Manifest], verdict: &mut Verdict) {
         }
         let data = manifest.files.iter().map(|file| &file.object);
         let objects = data.chain(manifest.keys.iter().map(|file| &file.object));
+        let objects = objects.chain(&manifest.quarantine);
         standing.extend(objects.map(|object| (object.key.as_str(), object)));
     }
-    let rows: u64 = live::files(manifests)
-        .iter()
-        .map(|(_, file)| file.object.rows)
-        .sum();
-    if rows != verdict.events.written {
-        verdict.faults.push(format!(
-            "the files that count hold {rows} rows, {} events were written",
-            verdict.events.written
-        ));
+}
+
+/// Nothing leaves but by an expiry or an erasure that the ledger planned: what counts and what they took is everything.
+fn check_removed(state: &State, manifests: &[Manifest], verdict: &mut Verdict) {
+    for manifest in manifests.iter().filter(|manifest| !manifest.removed.is_empty()) {
+        let planned = state.batches.get(&manifest.batch);
+        match planned.and_then(|batch| batch.removes.as_ref()).map(|removal| removal.why) {
+            Some(Why::Expired) => verdict.expired.add(&manifest.removed),
+            Some(Why::Erased) => verdict.erased.add(&manifest.removed),
+            None => verdict.faults.push(format!(
+                "batch {}: it removes {} events and {} rejected ones, and was planned as no expiry and no erasure",
+                manifest.batch, manifest.removed.rows, manifest.removed.quarantined
+            )),
+        }
+    }
+    let mut gone = verdict.expired;
+    gone.add(&verdict.erased);
+    let files = live::files(manifests);
+    let rows: u64 = files.iter().map(|(_, file)| file.object.rows).sum();
+    let rejects = live::quarantine(manifests);
+    let rejected: u64 = rejects.iter().map(|(_, object)| object.rows).sum();
+    let counted = [
+        ("the files", rows, gone.rows, verdict.events.written, "written"),
+        (
+            "the quarantine files",
+            rejected,
+            gone.quarantined,
+            verdict.events.quarantined,
+            "quarantined",
+        ),
+    ];
+    for (what, rows, gone, events, how) in counted {
+        if rows + gone != events {
+            verdict.faults.push(format!(
+                "{what} that count hold {rows} rows, {gone} were removed, {events} events were {how}"
+            ));
+        }
     }
 }
 
@@ -294,7 +329,7 @@ async fn check_strangers(
     Ok(())
 }
 
-/// What compactions replaced and the ledger says is deleted.
+/// What was replaced and the ledger says is deleted.
 fn swept<'a>(state: &State, manifests: &'a [Manifest]) -> BTreeSet<&'a str> {
     let is_swept = |manifest: &&Manifest| {
         let batch = state.batches.get(&manifest.batch);

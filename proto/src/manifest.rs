@@ -5,7 +5,8 @@
 //! an event is never put.
 //!
 //! A compaction is a batch without splits: it writes rows again that are committed already. Its manifest names the
-//! files that it replaces ([`Replaced`]), which hold as many rows; from its commit on they no longer count.
+//! files that it replaces ([`Replaced`]), which hold as many rows; from its commit on they no longer count. An expiry and
+//! an erasure are such batches too: what they do not write again is gone, and their manifest says how much ([`Removed`]).
 
 use std::collections::BTreeMap;
 
@@ -163,6 +164,9 @@ pub struct Manifest {
     /// By lookup: events read whose key was not in its snapshot.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unmatched: BTreeMap<String, u64>,
+    /// Of an expiry or an erasure: what of that is written nowhere again.
+    #[serde(default, skip_serializing_if = "Removed::is_empty")]
+    pub removed: Removed,
 }
 
 /// What a compaction stands for: objects of earlier batches whose rows it wrote again. They no longer count.
@@ -174,19 +178,50 @@ pub struct Replaced {
     pub keys: Vec<KeyFile>,
     /// Event hours (since 1970 UTC) in which nothing is left to be compacted.
     pub hours: Vec<i64>,
+    /// Quarantine files, of an expiry or an erasure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<WrittenObject>,
 }
 
 impl Replaced {
-    /// Whether it is no compaction's.
+    /// Whether nothing is replaced.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.keys.is_empty() && self.hours.is_empty()
+        let files = self.files.is_empty() && self.keys.is_empty() && self.quarantine.is_empty();
+        files && self.hours.is_empty()
     }
 
     /// All objects that no longer count.
     pub fn objects(&self) -> impl Iterator<Item = &WrittenObject> {
         let files = self.files.iter().map(|file| &file.object);
-        files.chain(self.keys.iter().map(|file| &file.object))
+        let keys = self.keys.iter().map(|file| &file.object);
+        files.chain(keys).chain(&self.quarantine)
+    }
+}
+
+/// What left for good with the files that were replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Events of data files.
+    pub rows: u64,
+    /// Keys of the key index.
+    pub keys: u64,
+    /// Records of quarantine files.
+    pub quarantined: u64,
+}
+
+impl Removed {
+    /// Whether everything is still there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds another batch's.
+    pub fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.keys += other.keys;
+        self.quarantined += other.quarantined;
     }
 }
 
@@ -214,7 +249,7 @@ pub enum ManifestError {
         batch: BatchId,
         /// `data`, `quarantine` or `key`.
         what: &'static str,
-        /// Rows in files.
+        /// Rows in files, and those that left for good.
         rows: u64,
         /// Rows counted by split, or in the files that are replaced.
         counted: u64,
@@ -259,18 +294,29 @@ impl Manifest {
         let total = self.total();
         let data = |files: &[DataFile]| files.iter().map(|file| file.object.rows).sum::<u64>();
         let keys = |files: &[KeyFile]| files.iter().map(|file| file.object.rows).sum::<u64>();
-        let rejected = self.quarantine.iter().map(|object| object.rows).sum();
+        let rejected = |files: &[WrittenObject]| files.iter().map(|object| object.rows).sum::<u64>();
+        let (old, gone) = (&self.replaces, &self.removed);
         let mut checks = vec![
             (
                 "data",
-                data(&self.files),
-                total.written + data(&self.replaces.files),
+                data(&self.files) + gone.rows,
+                total.written + data(&old.files),
             ),
-            ("quarantine", rejected, total.quarantined),
+            (
+                "quarantine",
+                rejected(&self.quarantine) + gone.quarantined,
+                total.quarantined + rejected(&old.quarantine),
+            ),
         ];
-        if !self.replaces.is_empty() {
-            checks.push(("key", keys(&self.keys), keys(&self.replaces.keys)));
+        if !old.is_empty() || !gone.is_empty() {
+            checks.push(("key", keys(&self.keys) + gone.keys, keys(&old.keys)));
         }
+        // Only what was replaced can be gone: an event that was just read is not.
+        let most = [
+            ("data", gone.rows, data(&old.files)),
+            ("quarantine", gone.quarantined, rejected(&old.quarantine)),
+        ];
+        checks.extend(most.into_iter().filter(|(_, gone, old)| gone > old));
         for (what, rows, counted) in checks {
             if rows != counted {
                 return Err(ManifestError::Rows {

@@ -38,6 +38,10 @@ fn input(job: &Job) -> String {
             let at = |at: &Option<Timestamp>| time(at.as_ref()).unwrap_or_default();
             format!("models, {} to {}", at(&models.from), at(&models.to))
         }
+        Some(Input::Retention(_)) => "what is too old".to_owned(),
+        Some(Input::Hold(_)) => "a legal hold".to_owned(),
+        Some(Input::ReleaseHold(release)) => format!("release of legal hold {}", release.hold_id),
+        Some(Input::Erasure(erasure)) => format!("subject {}", erasure.subject),
     }
 }
 
@@ -55,6 +59,16 @@ fn input_json(job: &Job) -> Value {
         Some(Input::Redrive(_)) => json!({"redrive": true}),
         Some(Input::Models(models)) => {
             json!({"models": models.models, "from": time(models.from.as_ref()), "to": time(models.to.as_ref())})
+        }
+        Some(Input::Retention(_)) => json!({"retention": true}),
+        Some(Input::Hold(hold)) => {
+            json!({"hold": {"from": time(hold.from.as_ref()), "to": time(hold.to.as_ref()), "reason": hold.reason}})
+        }
+        Some(Input::ReleaseHold(release)) => {
+            json!({"release_hold": {"hold": release.hold_id, "reason": release.reason}})
+        }
+        Some(Input::Erasure(erasure)) => {
+            json!({"erasure": {"subject": erasure.subject, "column": erasure.column, "dry_run": erasure.dry_run}})
         }
     }
 }

@@ -24,8 +24,16 @@ async fn a_generated_python_client_submits_lists_and_reads_rich_errors() {
             .arg(format!("--python_out={}", generated.path().display()))
             .arg(format!("--grpc_python_out={}", generated.path().display()))
             .args(
-                ["job", "pipeline", "cluster", "quarantine", "handoff"]
-                    .map(|name| format!("millrace/v1/{name}.proto")),
+                [
+                    "job",
+                    "pipeline",
+                    "cluster",
+                    "quarantine",
+                    "handoff",
+                    "model",
+                    "retention",
+                ]
+                .map(|name| format!("millrace/v1/{name}.proto")),
             )
             .current_dir(root.join("proto"))
             .output()

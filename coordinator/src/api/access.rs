@@ -6,8 +6,8 @@
 //! | role     | may                                                                   |
 //! |----------|------------------------------------------------------------------------|
 //! | viewer   | read and check                                                          |
-//! | operator | also submit, cancel, retry and redrive, release and discard held batches, drain and be a worker |
-//! | admin    | also apply and delete pipelines                                         |
+//! | operator | also submit, cancel, retry and redrive, release and discard held batches, let go of what is too old, drain and be a worker |
+//! | admin    | also apply and delete pipelines, place and release legal holds, erase a person |
 
 use serde::Deserialize;
 use tonic::Status;
@@ -120,13 +120,18 @@ pub(crate) fn method(path: &str) -> &str {
 /// The least role for a call. What is not listed reads, or does not exist.
 fn role_of(path: &str) -> Role {
     match path.strip_prefix("/millrace.v1.").unwrap_or_default() {
-        "PipelineService/ApplyPipeline" | "PipelineService/DeletePipeline" => Role::Admin,
+        "PipelineService/ApplyPipeline"
+        | "PipelineService/DeletePipeline"
+        | "RetentionService/PlaceHold"
+        | "RetentionService/ReleaseHold"
+        | "RetentionService/EraseSubject" => Role::Admin,
         "JobService/SubmitJob"
         | "JobService/CancelJob"
         | "JobService/RetryJob"
         | "QuarantineService/RedriveQuarantine"
         | "HandoffService/ReleaseBatch"
         | "HandoffService/DiscardBatch"
+        | "RetentionService/ApplyRetention"
         | "ClusterService/DrainWorker"
         | "ClusterService/JoinCluster" => Role::Operator,
         _ => Role::Viewer,

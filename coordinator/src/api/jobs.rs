@@ -30,6 +30,7 @@ impl JobService for Jobs {
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
         let caller = caller(&request);
         let message = request.into_inner();
+        submit::refuse_upkeep(&message)?;
         let resource = format!("pipelines/{}/jobs", message.pipeline);
         if message.validate_only {
             let job = Some(self.0.validate(&message, &caller.name).await?);

@@ -1,7 +1,7 @@
 //! The gRPC API (`proto/millrace/v1`): what users, Airflow, workers and the command line speak to.
 //!
 //! ```text
-//! call -> gate (deadline, token, rate) -> forward (to whoever leads) -> jobs | pipelines | quarantine | handoff | models | cluster
+//! call -> gate (deadline, token, rate) -> forward (to whoever leads) -> jobs | pipelines | quarantine | handoff | models | retention | cluster
 //! ```
 //!
 //! Every coordinator serves it; followers pass calls on to the leader, so that any address will do. Without TLS and
@@ -26,6 +26,7 @@ mod proof;
 mod quarantine;
 mod rate;
 mod refusals;
+mod retention;
 mod submit;
 
 use std::future::Future;
@@ -47,6 +48,7 @@ use v1::job_service_server::JobServiceServer;
 use v1::model_service_server::ModelServiceServer;
 use v1::pipeline_service_server::PipelineServiceServer;
 use v1::quarantine_service_server::QuarantineServiceServer;
+use v1::retention_service_server::RetentionServiceServer;
 
 pub use access::{Role, Token};
 pub use errors::{DOMAIN, Reason};
@@ -232,6 +234,9 @@ pub async fn serve_on(
         .await;
     health.set_serving::<ModelServiceServer<models::Models>>().await;
     health
+        .set_serving::<RetentionServiceServer<retention::Retentions>>()
+        .await;
+    health
         .set_serving::<ClusterServiceServer<cluster::Cluster>>()
         .await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -261,6 +266,10 @@ pub async fn serve_on(
         ))
         .add_service(service!(HandoffServiceServer, handoff::Handoffs(shared.clone())))
         .add_service(service!(ModelServiceServer, models::Models(shared.clone())))
+        .add_service(service!(
+            RetentionServiceServer,
+            retention::Retentions(shared.clone())
+        ))
         .add_service(service!(ClusterServiceServer, cluster::Cluster(shared)))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
         .await?;

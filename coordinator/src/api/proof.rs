@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use millrace_pipeline::spec::model::Pipeline;
-use millrace_proto::manifest::SplitCounts;
+use millrace_proto::manifest::{Removed, SplitCounts};
 use millrace_proto::v1;
 use tonic::Status;
 
@@ -31,6 +31,8 @@ impl Shared {
             bytes: verdict.bytes,
             keys: verdict.keys,
             events: Some(counts(&verdict.events)),
+            expired: Some(removed(&verdict.expired)),
+            erased: Some(removed(&verdict.erased)),
             leftovers: verdict.leftovers,
             faults: verdict.faults,
         })
@@ -75,6 +77,14 @@ impl Shared {
     ) -> Result<(crate::lake::Lake, crate::ledger::State), Status> {
         let opened = self.control.lakes.open(Arc::clone(pipeline)).await;
         opened.map_err(|error| refusals::lake(error.as_ref()))
+    }
+}
+
+fn removed(removed: &Removed) -> v1::Removed {
+    v1::Removed {
+        rows: removed.rows,
+        keys: removed.keys,
+        quarantined: removed.quarantined,
     }
 }
 

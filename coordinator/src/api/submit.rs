@@ -40,8 +40,31 @@ pub(crate) fn check(request: &SubmitJobRequest, violations: &mut Violations) {
                 violations,
             );
         }
-        Some(Input::Prefix(_) | Input::Follow(_) | Input::Redrive(_)) | None => {}
+        Some(
+            Input::Prefix(_)
+            | Input::Follow(_)
+            | Input::Redrive(_)
+            | Input::Retention(_)
+            | Input::Hold(_)
+            | Input::ReleaseHold(_)
+            | Input::Erasure(_),
+        )
+        | None => {}
     }
+}
+
+/// Upkeep has a service of its own, which asks for another role and keeps values sealed.
+pub(crate) fn refuse_upkeep(request: &SubmitJobRequest) -> Result<(), Status> {
+    let input = request.input.as_ref().and_then(|input| input.input.as_ref());
+    let is_upkeep = matches!(
+        input,
+        Some(Input::Retention(_) | Input::Hold(_) | Input::ReleaseHold(_) | Input::Erasure(_))
+    );
+    let mut violations = Violations::default();
+    if is_upkeep {
+        violations.add("input", "something to read; `RetentionService` asks for the rest");
+    }
+    violations.into_result()
 }
 
 /// A request's id must be a UUID.
@@ -62,7 +85,14 @@ pub(crate) fn fits(input: Option<&JobInput>, source: &Source, violations: &mut V
         Some(Input::Range(_)) => ("input.range", true),
         Some(Input::Follow(_)) => ("input.follow", true),
         Some(Input::Prefix(_)) => ("input.prefix", false),
-        Some(Input::Redrive(_) | Input::Models(_)) => return,
+        Some(
+            Input::Redrive(_)
+            | Input::Models(_)
+            | Input::Retention(_)
+            | Input::Hold(_)
+            | Input::ReleaseHold(_)
+            | Input::Erasure(_),
+        ) => return,
         None if is_kafka => {
             let right =
                 "`hour`, `range` or `follow`: the pipeline's source is a Kafka topic, which has no end";

@@ -1,4 +1,4 @@
-//! Which files count: what committed manifests name, less what compactions among them replaced.
+//! Which files count: what committed manifests name, less what compactions, expiries and erasures among them replaced.
 //!
 //! In: manifests of a ledger's committed batches. Out: their files. Everything that reads a lake goes through here, so a
 //! compaction changes for all readers at once which files they see.
@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use futures::{StreamExt, stream};
 use millrace_proto::ids::BatchId;
-use millrace_proto::manifest::{DataFile, KeyFile, Manifest};
+use millrace_proto::manifest::{DataFile, KeyFile, Manifest, WrittenObject};
 
 use super::{CommitError, committed};
 use crate::lake::Lake;
@@ -51,7 +51,7 @@ pub fn all(
         .collect()
 }
 
-/// Keys of all objects that a compaction replaced.
+/// Keys of all objects that a later batch replaced.
 #[must_use]
 pub fn replaced(manifests: &[Manifest]) -> HashSet<&str> {
     let objects = manifests.iter().flat_map(|manifest| manifest.replaces.objects());
@@ -75,5 +75,16 @@ pub fn key_files(manifests: &[Manifest]) -> Vec<&KeyFile> {
     let gone = replaced(manifests);
     let all = manifests.iter().flat_map(|manifest| &manifest.keys);
     all.filter(|file| !gone.contains(file.object.key.as_str()))
+        .collect()
+}
+
+/// The quarantine files that count, each with its manifest; a redrive may have taken their records in since.
+#[must_use]
+pub fn quarantine(manifests: &[Manifest]) -> Vec<(&Manifest, &WrittenObject)> {
+    let gone = replaced(manifests);
+    let all = manifests
+        .iter()
+        .flat_map(|manifest| manifest.quarantine.iter().map(move |file| (manifest, file)));
+    all.filter(|(_, file)| !gone.contains(file.key.as_str()))
         .collect()
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::ids::{Attempt, BatchId, JobId};
 use millrace_proto::keys;
-use millrace_proto::manifest::{Manifest, ManifestError, Replaced, SplitCounts, TaskReport};
+use millrace_proto::manifest::{Manifest, ManifestError, Removed, Replaced, SplitCounts, TaskReport};
 use millrace_proto::split::Split;
 
 use crate::lake::{Lake, LakeError};
@@ -131,6 +131,7 @@ pub fn join(
         replaces: Replaced::default(),
         enrich: Vec::new(),
         unmatched: joined.unmatched,
+        removed: Removed::default(),
     }
 }
 

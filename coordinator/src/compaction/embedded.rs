@@ -56,10 +56,12 @@ pub async fn compact(
     };
     let mut done = Compacted::default();
     for (id, batch) in batches.open() {
-        if !batch.is_compaction() {
+        if !batch.is_upkeep() {
             return Err(RunError::Interrupted { batch: id });
         }
-        if let Some(manifest) = settle(&mut batches, &id, memory_bytes).await? {
+        if let Some(manifest) = settle(&mut batches, &id, memory_bytes).await?
+            && batch.is_compaction()
+        {
             done.add(&manifest);
         }
     }

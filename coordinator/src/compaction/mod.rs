@@ -35,6 +35,7 @@ use select::{Limits, Selection, select};
 
 pub use embedded::{Compacted, compact};
 pub use sweep::sweep;
+pub(crate) use sweep::{is_of, waiting};
 
 /// What compactions are asked for by: no job of the registry has this name.
 const JOB: &str = "compaction";
@@ -56,12 +57,12 @@ pub async fn step(batches: &mut Batches, memory_bytes: usize) -> Result<Option<M
         return Ok(None);
     }
     let (id, attempt) = batches
-        .plan_batch(&job()?, &[], Vec::new(), hours, Vec::new())
+        .plan_batch(&job()?, &[], Vec::new(), hours, Vec::new(), None)
         .await?;
     run(batches, &id, attempt, memory_bytes).await.map(Some)
 }
 
-/// Finishes a compaction that was interrupted: commits it, does it again, or, where that fails for another reason than the
+/// Finishes upkeep that was interrupted: commits it, does it again, or, where that fails for another reason than the
 /// ledger, gives it up. It is planned anew some time.
 ///
 /// # Errors
@@ -74,6 +75,11 @@ pub async fn settle(
     if let Some(committed) = batches.adopt(id, &[]).await? {
         return Ok(Some(committed.manifest));
     }
+    // An expiry or an erasure is decided again by whoever asks for it next: hours grow older, holds are placed.
+    let known = batches.ledger.state().batches.get(id);
+    if !known.is_some_and(Batch::is_compaction) {
+        return give_up(batches, id).await;
+    }
     let attempt = batches.start(id).await?;
     match run(batches, id, attempt, memory_bytes).await {
         Ok(manifest) => Ok(Some(manifest)),
@@ -85,7 +91,7 @@ pub async fn settle(
     }
 }
 
-/// Drops a compaction, unless its manifest is there.
+/// Drops a compaction, an expiry or an erasure, unless its manifest is there.
 ///
 /// # Errors
 /// As [`settle`].
@@ -141,6 +147,7 @@ async fn run(
         files,
         keys: selection.keys,
         hours: selection.finished,
+        quarantine: Vec::new(),
     };
     let manifest = manifest(batches, &job()?, id, attempt, report, replaces);
     (batches.hook)(Moment::Written);

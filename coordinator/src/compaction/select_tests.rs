@@ -1,7 +1,7 @@
 //! What is selected, and that compaction after compaction comes to an end and keeps every row.
 
 use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
-use millrace_proto::manifest::{Replaced, WrittenObject};
+use millrace_proto::manifest::{Removed, Replaced, WrittenObject};
 use proptest::prelude::*;
 
 use super::*;
@@ -53,6 +53,7 @@ fn manifest(n: usize, files: Vec<DataFile>, replaces: Replaced) -> Manifest {
         quality: Vec::new(),
         reasons: BTreeMap::new(),
         replaces,
+        removed: Removed::default(),
     }
 }
 
@@ -151,6 +152,7 @@ fn apply(manifests: &mut Vec<Manifest>, selection: Selection, split: u64) {
         }
     }
     let replaces = Replaced {
+        quarantine: Vec::new(),
         files: selection.files,
         keys: selection.keys,
         hours: selection.finished,

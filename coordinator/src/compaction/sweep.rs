@@ -1,20 +1,22 @@
-//! Files that a compaction replaced are deleted, later.
+//! Files that a compaction or an expiry replaced are deleted, later.
 //!
-//! In: committed compactions. Out: their replaced files gone, and an entry in the ledger that says so. A query that began before
+//! In: committed upkeep. Out: their replaced files gone, and an entry in the ledger that says so. A query that began before
 //! the compaction may still read them, so they stay for `retention.replaced`; and a batch that is not in the warehouse yet is
 //! loaded from them, so they stay for as long as that takes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::ids::BatchId;
 use millrace_proto::manifest::Manifest;
 
 use crate::causes::chain;
 use crate::commit;
-use crate::handoff::{Known, Standing, standings};
+use crate::handoff::{HandoffError, Known, Standing, standings};
 use crate::job::RunError;
-use crate::ledger::{Batch, Entry};
+use crate::lake::Lake;
+use crate::ledger::{Batch, Entry, State};
 use crate::lifecycle::{Batches, Moment, now_us};
 
 /// How long the warehouse has to tell what it waits for.
@@ -27,9 +29,8 @@ const ASK: Duration = Duration::from_secs(10);
 pub async fn sweep(batches: &mut Batches) -> Result<u64, RunError> {
     let keep = i64::try_from(batches.pipeline.retention.replaced_seconds).unwrap_or(i64::MAX);
     let since = now_us().saturating_sub(keep.saturating_mul(1_000_000));
-    let is_due = |batch: &Batch| {
-        batch.is_compaction() && !batch.swept && batch.committed_us.is_some_and(|at| at <= since)
-    };
+    let is_due =
+        |batch: &Batch| batch.is_upkeep() && !batch.swept && batch.committed_us.is_some_and(|at| at <= since);
     let due: Vec<(BatchId, String)> = batches
         .ledger
         .state()
@@ -40,8 +41,16 @@ pub async fn sweep(batches: &mut Batches) -> Result<u64, RunError> {
     if due.is_empty() {
         return Ok(0);
     }
-    let Some(waiting) = waiting(batches).await else {
-        return Ok(0);
+    let (pipeline, lake) = (&batches.pipeline, &batches.lake);
+    let waiting = match waiting(pipeline, lake, batches.ledger.state()).await {
+        Ok(waiting) => waiting,
+        Err(error) => {
+            tracing::info!(
+                error = chain(&error),
+                "replaced files stay: the warehouse does not say what it waits for"
+            );
+            return Ok(0);
+        }
     };
     let mut deleted = 0;
     for (batch, digest) in due {
@@ -64,43 +73,46 @@ pub async fn sweep(batches: &mut Batches) -> Result<u64, RunError> {
     Ok(deleted)
 }
 
-/// Batches that the warehouse is still to be loaded with; none where it cannot be asked.
-async fn waiting(batches: &Batches) -> Option<BTreeSet<BatchId>> {
-    if batches.pipeline.warehouse.is_none() {
-        return Some(BTreeSet::new());
+/// Batches that the warehouse is still to be loaded with.
+///
+/// # Errors
+/// Where it cannot be asked.
+pub(crate) async fn waiting(
+    pipeline: &Pipeline,
+    lake: &Lake,
+    state: &State,
+) -> Result<BTreeSet<BatchId>, HandoffError> {
+    if pipeline.warehouse.is_none() {
+        return Ok(BTreeSet::new());
     }
     let known = Known {
-        state: batches.ledger.state().clone(),
+        state: state.clone(),
         open: BTreeSet::new(),
     };
-    let asked = standings(&batches.pipeline, &batches.lake, &known);
-    let standings = tokio::time::timeout(ASK, asked).await;
-    match standings {
-        Ok(Ok(candidates)) => {
-            let waits = |standing| {
-                matches!(
-                    standing,
-                    Standing::Waiting | Standing::Unfinished | Standing::Held
-                )
-            };
-            let waiting = candidates.into_iter().filter(|one| waits(one.standing));
-            Some(waiting.map(|candidate| candidate.batch).collect())
-        }
-        Ok(Err(error)) => {
-            tracing::info!(
-                error = chain(&error),
-                "replaced files stay: the warehouse does not say what it waits for"
-            );
-            None
-        }
-        Err(_) => None,
-    }
+    let asked = standings(pipeline, lake, &known);
+    let Ok(standings) = tokio::time::timeout(ASK, asked).await else {
+        return Err(HandoffError::Silent {
+            seconds: ASK.as_secs(),
+        });
+    };
+    let waits = |standing| {
+        matches!(
+            standing,
+            Standing::Waiting | Standing::Unfinished | Standing::Held
+        )
+    };
+    let waiting = standings?.into_iter().filter(|one| waits(one.standing));
+    Ok(waiting.map(|candidate| candidate.batch).collect())
 }
 
 /// Whether a replaced file is of a batch that waits: the file's name begins with its batch's.
 fn is_waited_for(manifest: &Manifest, waiting: &BTreeSet<BatchId>) -> bool {
-    manifest.replaces.objects().any(|object| {
-        let name = object.key.rsplit('/').next().unwrap_or_default();
-        waiting.iter().any(|batch| name.starts_with(&format!("{batch}-")))
-    })
+    let mut objects = manifest.replaces.objects();
+    objects.any(|object| is_of(&object.key, waiting))
+}
+
+/// Whether an object was written by one of these batches: its name begins with its batch's.
+pub(crate) fn is_of(key: &str, batches: &BTreeSet<BatchId>) -> bool {
+    let name = key.rsplit('/').next().unwrap_or_default();
+    batches.iter().any(|batch| name.starts_with(&format!("{batch}-")))
 }

@@ -73,8 +73,8 @@ pub fn candidates(
     open: &BTreeSet<JobId>,
 ) -> Result<Vec<Candidate>, HandoffError> {
     let mut candidates = Vec::new();
-    // A compaction's rows are those of batches that are loaded by themselves.
-    for (id, batch) in state.committed().filter(|(_, batch)| !batch.is_compaction()) {
+    // What upkeep writes are rows of batches that are loaded by themselves.
+    for (id, batch) in state.committed().filter(|(_, batch)| !batch.is_upkeep()) {
         let BatchState::Committed(attempt) = batch.state else {
             continue;
         };
@@ -119,27 +119,20 @@ fn standing(batch: &Batch, decision: Option<&Decision>, is_unfinished: bool) -> 
 
 #[cfg(test)]
 mod tests {
-    use millrace_proto::manifest::SplitCounts;
     use proptest::prelude::*;
 
     use super::*;
 
     fn batch(job: u8, held: bool) -> Batch {
         let attempt = Attempt { epoch: 1, number: 1 };
+        let job = JobId::try_from(format!("j{job}")).unwrap();
         Batch {
-            job: JobId::try_from(format!("j{job}")).unwrap(),
-            splits: Vec::new(),
-            redrives: Vec::new(),
-            compacts: Vec::new(),
-            snapshots: Vec::new(),
-            committed_us: None,
-            swept: false,
             state: BatchState::Committed(attempt),
             attempts: vec![attempt],
             committed_by: Some(1),
             manifest: Some("digest".to_owned()),
-            counts: SplitCounts::default(),
             held,
+            ..Batch::planned(&job, &[])
         }
     }
 

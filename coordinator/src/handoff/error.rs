@@ -98,6 +98,12 @@ pub enum HandoffError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// It said nothing.
+    #[error("the warehouse did not answer within {seconds} s")]
+    Silent {
+        /// For how long it was waited.
+        seconds: u64,
+    },
     /// The warehouse said no.
     #[error("the warehouse refused to {what}")]
     Refused {
@@ -266,7 +272,7 @@ impl HandoffError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Connection { .. } | Self::Lake(_) => true,
+            Self::Connection { .. } | Self::Silent { .. } | Self::Lake(_) => true,
             Self::Refused { refusal, .. } => refusal.is_passing(),
             // The store may have failed; a file that is damaged stays so, and costs a try now and then.
             Self::File { .. } | Self::Model { .. } => true,
@@ -290,7 +296,7 @@ impl HandoffError {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Connection { .. } | Self::Tls(_) => "connection",
+            Self::Connection { .. } | Self::Silent { .. } | Self::Tls(_) => "connection",
             Self::Refused { refusal, .. } => refusal.kind(),
             Self::Table { .. } | Self::Stray { .. } => "table",
             Self::Copy { .. }

@@ -32,6 +32,7 @@ mod postgres;
 pub mod preflight;
 mod read;
 mod redshift;
+pub mod removal;
 mod session;
 mod table;
 

@@ -62,7 +62,7 @@ pub struct HourChange {
     pub files: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// What a compaction took away.
+    /// What a compaction, an expiry or an erasure took away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<ReplacedFiles>,
 }
@@ -111,11 +111,11 @@ pub struct EventTime {
 
 impl EventTime {
     /// A batch was committed.
-    pub fn commit(&mut self, batch: &BatchId, told: &Told, counts: &SplitCounts, is_compaction: bool) {
+    pub fn commit(&mut self, batch: &BatchId, told: &Told, counts: &SplitCounts, is_upkeep: bool) {
         // First, by the watermark that these events came behind: a backlog that is read out with this very batch
         // would keep what it reopened waiting by the clock.
         for change in &told.hours {
-            self.change(batch, change, told.lateness_seconds, counts, is_compaction);
+            self.change(batch, change, told.lateness_seconds, counts, is_upkeep);
         }
         for newest in &told.newest {
             self.watermarks.read(newest);
@@ -141,7 +141,7 @@ impl EventTime {
         change: &HourChange,
         lateness_seconds: u64,
         counts: &SplitCounts,
-        is_compaction: bool,
+        is_upkeep: bool,
     ) {
         let record = self.hours.entry(change.hour).or_insert_with(|| HourRecord {
             state: HourState::Open,
@@ -159,7 +159,7 @@ impl EventTime {
         record.files = apply(record.files, change.files, gone.files);
         record.bytes = apply(record.bytes, change.bytes, gone.bytes);
         record.batches.insert(batch.clone());
-        if is_compaction {
+        if is_upkeep {
             return;
         }
         record.writes += 1;

@@ -50,6 +50,8 @@ pub(super) enum Input {
     Quarantine,
     /// Nothing: periods of models are computed again.
     Models(v1::ModelsInput),
+    /// Nothing: what was written is to be kept, or let go.
+    Upkeep,
 }
 
 pub(super) struct TopicInput {
@@ -94,6 +96,8 @@ pub(super) enum Next {
     Redrive,
     /// Compute the next of these periods again.
     Models(v1::ModelsInput),
+    /// Do what the job asks for, which is not to read.
+    Upkeep,
     /// Nothing until then.
     Wait(Duration),
     /// Nothing more. `open`: the time range is not over yet.
@@ -113,6 +117,12 @@ impl Input {
         }
         if let Some(Asked::Models(models)) = asked {
             return Ok(Self::Models(models));
+        }
+        if matches!(
+            asked,
+            Some(Asked::Retention(_) | Asked::Hold(_) | Asked::ReleaseHold(_) | Asked::Erasure(_))
+        ) {
+            return Ok(Self::Upkeep);
         }
         let topic = match (&pipeline.source, &asked) {
             (Source::Kafka { topic, .. }, _) => Some(topic.clone()),
@@ -185,9 +195,15 @@ impl Input {
                 partition: OBJECTS.to_owned(),
                 time_us: Some(i64::MAX),
             }],
-            (Self::Objects(_) | Self::Topic(_) | Self::Follow(_) | Self::Quarantine | Self::Models(_), _) => {
-                Vec::new()
-            }
+            (
+                Self::Objects(_)
+                | Self::Topic(_)
+                | Self::Follow(_)
+                | Self::Quarantine
+                | Self::Models(_)
+                | Self::Upkeep,
+                _,
+            ) => Vec::new(),
         }
     }
 
@@ -204,7 +220,7 @@ impl Input {
     /// About how many bytes of records a split holds.
     pub(super) fn weigh(&self, split: &Split) -> u64 {
         match self {
-            Self::Objects(_) | Self::Quarantine | Self::Models(_) => unpacked_bytes(split),
+            Self::Objects(_) | Self::Quarantine | Self::Models(_) | Self::Upkeep => unpacked_bytes(split),
             Self::Topic(input) => input.sizing.bytes(split),
             Self::Follow(input) => input.sizing.bytes(split),
         }
@@ -230,13 +246,14 @@ impl Input {
             Self::Follow(input) => input.next(state, batch_bytes).await,
             Self::Quarantine => Ok((Next::Redrive, Vec::new())),
             Self::Models(asked) => Ok((Next::Models(asked.clone()), Vec::new())),
+            Self::Upkeep => Ok((Next::Upkeep, Vec::new())),
         }
     }
 
     /// Learns from a batch how large messages are.
     pub(super) fn learn(&mut self, bytes: u64, events: u64) {
         match self {
-            Self::Objects(_) | Self::Quarantine | Self::Models(_) => {}
+            Self::Objects(_) | Self::Quarantine | Self::Models(_) | Self::Upkeep => {}
             Self::Topic(input) => input.sizing = input.sizing.learned(bytes, events),
             Self::Follow(input) => input.sizing = input.sizing.learned(bytes, events),
         }
@@ -247,7 +264,7 @@ impl Input {
         let splits = match self {
             Self::Objects(all) => all,
             Self::Topic(input) => &input.current,
-            Self::Follow(_) | Self::Quarantine | Self::Models(_) => return 0,
+            Self::Follow(_) | Self::Quarantine | Self::Models(_) | Self::Upkeep => return 0,
         };
         let missing = |split: &Split| unplanned(&state.covered, &split.object, split.start, split.end);
         splits

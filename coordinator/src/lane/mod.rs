@@ -11,6 +11,7 @@
 //! | a redrive is interrupted                | its open batch is given up, unless its manifest is there; what is left is read again |
 //! | workers leave and take with them what an attempt needed | tries again at once                                   |
 //! | the brokers do not answer, or a table that must be looked up in | asks again, for as long as it takes             |
+//! | a job lets go of what is too old, holds it or erases a person | does so between two batches                    |
 //! | no job has a batch to be run            | computes due periods of models, compacts complete hours, deletes what was replaced |
 //! | it still fails, or its job is cancelled | gives the batch up, unless its manifest is there: its positions are free |
 //! | the leadership is lost                  | is dropped where it stands: the ledger refuses it from then on          |
@@ -21,6 +22,7 @@ mod models;
 mod reached;
 mod record;
 mod tidy;
+mod upkeep;
 mod work;
 
 use std::collections::BTreeMap;

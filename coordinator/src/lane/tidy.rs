@@ -82,7 +82,7 @@ impl Lane {
             Err(error) => {
                 tracing::warn!(pipeline = %self.name, error = chain(&error), "a compaction failed");
                 self.tidy.rest_until = Instant::now() + REST;
-                self.drop_compactions().await?;
+                self.drop_upkeep().await?;
                 Ok(false)
             }
         }
@@ -100,16 +100,12 @@ impl Lane {
         Ok(())
     }
 
-    /// What a compaction that failed had planned is free again.
-    async fn drop_compactions(&mut self) -> Result<(), LaneError> {
+    /// What upkeep that failed had planned is free again.
+    pub(super) async fn drop_upkeep(&mut self) -> Result<(), LaneError> {
         let Some(batches) = &mut self.batches else {
             return Ok(());
         };
-        for (id, _) in batches
-            .open()
-            .into_iter()
-            .filter(|(_, batch)| batch.is_compaction())
-        {
+        for (id, _) in batches.open().into_iter().filter(|(_, batch)| batch.is_upkeep()) {
             let given_up = compaction::give_up(batches, &id).await;
             if let Some(manifest) = given_up.map_err(|source| unsettled(&id, source))? {
                 replace_keys(&mut self.keys, &manifest);

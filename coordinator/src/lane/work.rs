@@ -120,7 +120,7 @@ impl Lane {
     }
 
     async fn finish_batch(&mut self, id: &BatchId, batch: &Batch) -> Result<(), LaneError> {
-        if batch.is_compaction() {
+        if batch.is_upkeep() {
             return self.finish_compaction(id).await;
         }
         let job = match self.tools.registry.get_job(batch.job.as_str()).await {
@@ -354,6 +354,13 @@ impl Lane {
                 }
                 Ok(None)
             }
+            Next::Upkeep => {
+                let span = self
+                    .running
+                    .get(id)
+                    .map_or_else(Span::none, |running| running.span.clone());
+                self.upkeep(id).instrument(span).await
+            }
             Next::Batch(splits) => {
                 // A job that never ends is no trace: each of its batches is one.
                 let running = self.running.get(id).filter(|running| !running.input.is_follow());
@@ -398,7 +405,7 @@ impl Lane {
         }
         match next {
             Next::Batch(_) => batches.reached = reached,
-            Next::Redrive | Next::Models(_) | Next::Wait(_) | Next::Done { .. } => {
+            Next::Redrive | Next::Models(_) | Next::Upkeep | Next::Wait(_) | Next::Done { .. } => {
                 batches.reach(reached).await?;
             }
         }

@@ -12,6 +12,7 @@ mod chain;
 pub mod embedded;
 mod error;
 pub mod etcd;
+mod removal;
 #[cfg(test)]
 mod simulation;
 mod state;
@@ -27,6 +28,7 @@ use crate::hours::{PartitionTime, Told};
 use crate::marts::MartRun;
 
 pub use error::{FencedBy, LedgerError};
+pub use removal::{LegalHold, Released, Removal, Why};
 pub use state::{Batch, BatchState, State};
 
 /// A ledger that is open for writing under an epoch of its own.
@@ -75,6 +77,9 @@ pub enum Entry {
         /// The snapshots that it looks up in (invariant 10).
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         snapshots: Vec<Snapshot>,
+        /// Of an expiry or an erasure: why it takes away what earlier batches wrote.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        removes: Option<Box<Removal>>,
     },
     /// Positions that were there and cannot be read: nothing is skipped in silence (invariant 9).
     Lost {
@@ -136,12 +141,28 @@ pub enum Entry {
         /// The result.
         run: Box<MartRun>,
     },
-    /// The files that a compaction replaced are deleted.
+    /// The files that a compaction, an expiry or an erasure replaced are deleted.
     Swept {
         /// Writer.
         epoch: u64,
-        /// The compaction.
+        /// Which of them.
         batch: BatchId,
+    },
+    /// Events of a time range may not be removed from now on.
+    Retained {
+        /// Writer.
+        epoch: u64,
+        /// The legal hold.
+        hold: Box<LegalHold>,
+    },
+    /// They may be again: a legal hold is over.
+    Released {
+        /// Writer.
+        epoch: u64,
+        /// The hold's id.
+        hold: String,
+        /// By whom, when and why.
+        released: Box<Released>,
     },
 }
 
@@ -172,6 +193,8 @@ impl Entry {
             | Self::Reached { epoch, .. }
             | Self::Modelled { epoch, .. }
             | Self::Swept { epoch, .. }
+            | Self::Retained { epoch, .. }
+            | Self::Released { epoch, .. }
             | Self::Committed { epoch, .. } => Some(*epoch),
         }
     }

@@ -6,6 +6,7 @@ use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
 use millrace_proto::manifest::{Snapshot, SplitCounts};
 use millrace_proto::split::{InputObject, Split};
 
+use super::removal::{LegalHold, Removal};
 use super::{Entry, LostRange};
 use crate::hours::EventTime;
 use crate::marts::Marts;
@@ -60,6 +61,8 @@ pub struct Batch {
     pub compacts: Vec<i64>,
     /// The snapshots that it looks up in.
     pub snapshots: Vec<Snapshot>,
+    /// Why it takes away what earlier batches wrote; none for a batch that is no expiry and no erasure.
+    pub removes: Option<Box<Removal>>,
     /// What it has come to.
     pub state: BatchState,
     /// Every attempt that began.
@@ -74,15 +77,41 @@ pub struct Batch {
     pub held: bool,
     /// The committer's clock, microseconds since 1970 UTC, once committed.
     pub committed_us: Option<i64>,
-    /// Of a compaction: the files that it replaced are deleted.
+    /// The files that it replaced are deleted.
     pub swept: bool,
 }
 
 impl Batch {
+    /// A batch of which nothing is known but what it reads.
+    pub(crate) fn planned(job: &JobId, splits: &[Split]) -> Self {
+        Self {
+            job: job.clone(),
+            splits: splits.to_vec(),
+            redrives: Vec::new(),
+            compacts: Vec::new(),
+            snapshots: Vec::new(),
+            removes: None,
+            state: BatchState::Planned,
+            attempts: Vec::new(),
+            committed_by: None,
+            manifest: None,
+            counts: SplitCounts::default(),
+            held: false,
+            committed_us: None,
+            swept: false,
+        }
+    }
+
     /// Whether it only writes again what is committed already.
     #[must_use]
     pub fn is_compaction(&self) -> bool {
         !self.compacts.is_empty()
+    }
+
+    /// Whether it brings no events: a compaction, an expiry or an erasure.
+    #[must_use]
+    pub fn is_upkeep(&self) -> bool {
+        self.is_compaction() || self.removes.is_some()
     }
 
     /// The attempt that a writer of this epoch starts next: no attempt before it has its name (invariant 3).
@@ -115,6 +144,8 @@ pub struct State {
     pub event_time: EventTime,
     /// Results of models.
     pub marts: Marts,
+    /// Every legal hold that was ever placed, in order.
+    pub holds: Vec<LegalHold>,
 }
 
 impl State {
@@ -142,24 +173,25 @@ impl State {
                 redrives,
                 compacts,
                 snapshots,
+                removes,
                 ..
             } => {
-                let planned = Batch {
-                    job: job.clone(),
-                    splits: splits.clone(),
-                    redrives: redrives.clone(),
-                    compacts: compacts.clone(),
-                    snapshots: snapshots.clone(),
-                    state: BatchState::Planned,
-                    attempts: Vec::new(),
-                    committed_by: None,
-                    manifest: None,
-                    counts: SplitCounts::default(),
-                    held: false,
-                    committed_us: None,
-                    swept: false,
-                };
+                let mut planned = Batch::planned(job, splits);
+                planned.redrives.clone_from(redrives);
+                planned.compacts.clone_from(compacts);
+                planned.snapshots.clone_from(snapshots);
+                planned.removes.clone_from(removes);
                 self.plan(batch, planned);
+            }
+            Entry::Retained { hold, .. } => {
+                if !self.holds.iter().any(|known| known.id == hold.id) {
+                    self.holds.push((**hold).clone());
+                }
+            }
+            Entry::Released { hold, released, .. } => {
+                if let Some(known) = self.holds.iter_mut().find(|known| known.id == *hold) {
+                    known.released.get_or_insert_with(|| (**released).clone());
+                }
             }
             Entry::Modelled { run, .. } => self.marts.take(run),
             Entry::Reached { partitions, .. } => self.event_time.reach(partitions),
@@ -205,7 +237,7 @@ impl State {
                     known.committed_us = told.as_ref().map(|told| told.at_us);
                     self.newest_us = self.newest_us.max(*newest_us);
                     if let Some(told) = told {
-                        self.event_time.commit(batch, told, counts, known.is_compaction());
+                        self.event_time.commit(batch, told, counts, known.is_upkeep());
                     }
                 }
             }
@@ -248,6 +280,11 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Legal holds that were not released.
+    pub fn active_holds(&self) -> impl Iterator<Item = &LegalHold> {
+        self.holds.iter().filter(|hold| hold.released.is_none())
     }
 
     /// Batches that are planned and not committed, in order.
@@ -298,6 +335,7 @@ mod tests {
                 redrives: Vec::new(),
                 compacts: Vec::new(),
                 snapshots: Vec::new(),
+                removes: None,
             },
             2 => Entry::Started {
                 epoch,

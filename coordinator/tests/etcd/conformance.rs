@@ -120,6 +120,7 @@ pub(crate) fn planned(epoch: u64, n: usize, count: u32) -> Vec<Entry> {
         redrives: Vec::new(),
         compacts: Vec::new(),
         snapshots: Vec::new(),
+        removes: None,
     };
     vec![planned, started(epoch, n, 1)]
 }

@@ -47,7 +47,9 @@ fn check_entry(state: &State, entry: &Entry, lake: &ModelLake) -> Result<(), Str
         | Entry::Dropped { .. }
         | Entry::Reached { .. }
         | Entry::Modelled { .. }
-        | Entry::Swept { .. } => Ok(()),
+        | Entry::Swept { .. }
+        | Entry::Retained { .. }
+        | Entry::Released { .. } => Ok(()),
         Entry::Planned { batch, splits, .. } => {
             for split in splits {
                 let free = state.covered.get(&split.object).is_none_or(|planned| {

@@ -211,10 +211,38 @@ pub fn table(pipeline: &Pipeline) -> &str {
 /// The load ledger's table, as SQL takes it.
 #[must_use]
 pub fn ledger(pipeline: &Pipeline) -> String {
+    beside(pipeline, "millrace_loads")
+}
+
+/// A table of ours in the schema of the events' table.
+fn beside(pipeline: &Pipeline, name: &str) -> String {
     match table(pipeline).rsplit_once('.') {
-        Some((schema, _)) => format!("{}.millrace_loads", qualified(schema)),
-        None => "millrace_loads".to_owned(),
+        Some((schema, _)) => format!("{}.{name}", qualified(schema)),
+        None => name.to_owned(),
     }
+}
+
+/// The table that says which rows were deleted and why, as SQL takes it: beside the load ledger.
+#[must_use]
+pub fn removals_table(pipeline: &Pipeline) -> String {
+    beside(pipeline, "millrace_removals")
+}
+
+/// The statement that makes it, in words that PostgreSQL and Redshift have alike.
+#[must_use]
+pub fn removals(pipeline: &Pipeline) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (
+    pipeline VARCHAR(63) NOT NULL,
+    why VARCHAR(63) NOT NULL,
+    subject VARCHAR(63),
+    asked_by VARCHAR(255) NOT NULL,
+    \"rows\" BIGINT NOT NULL,
+    removed_at TIMESTAMPTZ NOT NULL
+);
+",
+        removals_table(pipeline)
+    )
 }
 
 fn index_name(pipeline: &Pipeline) -> String {

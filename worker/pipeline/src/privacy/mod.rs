@@ -27,12 +27,14 @@ mod keyed_hash;
 mod policy;
 mod seal;
 mod strategy;
+mod subject;
 #[cfg(test)]
 mod tests;
 mod views;
 
 pub use policy::Policy;
 pub use seal::Sealer;
+pub use subject::{Subject, SubjectError};
 
 /// Why a value could not be masked, sealed or opened. No text of it holds a value.
 #[derive(Debug, thiserror::Error)]

@@ -11,6 +11,7 @@
 
 mod collect;
 mod encode;
+pub mod erase;
 mod error;
 pub mod exec;
 mod fanout;

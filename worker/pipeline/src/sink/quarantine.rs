@@ -75,7 +75,7 @@ pub(super) fn count_reasons(
 }
 
 /// A quarantine file. Its statistics hold no bound of any value: payloads may be clear personal data.
-fn encode(batches: &[RecordBatch]) -> Result<Vec<u8>, SinkError> {
+pub(super) fn encode(batches: &[RecordBatch]) -> Result<Vec<u8>, SinkError> {
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_statistics_enabled(EnabledStatistics::None)

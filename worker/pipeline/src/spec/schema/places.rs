@@ -208,29 +208,32 @@ pub(super) fn retention() -> Value {
     let properties = [
         (
             "lake",
-            duration("Data files and key index: at least `partition.lateness`."),
+            duration(
+                "Data files, by event hour: more than `partition.lateness`. The key index stays: a repeat is a repeat for ever.",
+            ),
         ),
         (
             "quarantine",
-            duration("Quarantine files: at most as long as the lake."),
+            duration("Quarantine files, by the day they were written: at most as long as the lake."),
         ),
         (
             "warehouse",
-            duration("Warehouse rows: at most as long as the lake."),
+            duration("Warehouse rows, by event time: at most as long as the lake."),
         ),
         (
             "replaced",
             with_default(
                 duration(
-                    "Files that a compaction replaced, from then on: as long as the longest query may read them. What waits for \
-                     the warehouse stays longer.",
+                    "Files that a compaction or an expiry replaced, from then on: as long as the longest query may read them. What \
+                     waits for the warehouse stays longer.",
                 ),
                 json!("1d"),
             ),
         ),
     ];
     object(
-        "How long things are kept, by event time; what is not named is kept for ever, but for what was replaced.",
+        "How long things are kept before `millrace retention apply` lets go of them; what is not named is kept for ever, but for \
+         what was replaced.",
         &[],
         properties,
     )

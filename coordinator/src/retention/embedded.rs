@@ -1,0 +1,94 @@
+//! Retention of a lake that keeps its own ledger, in this process: `millrace retention`.
+
+use std::sync::Arc;
+
+use millrace_pipeline::spec::model::Pipeline;
+
+use super::hold::{self, Asked};
+use super::{Outcome, RetentionError, expire, plan_of};
+use crate::compaction;
+use crate::enrich::Snapshots;
+use crate::job::RunError;
+use crate::lake::Lake;
+use crate::ledger::embedded::EmbeddedLedger;
+use crate::ledger::{Ledger, LegalHold};
+use crate::lifecycle::{Batches, Hook, Moment};
+
+/// Memory for a compaction that is to be finished first, in bytes.
+const MEMORY_BYTES: usize = 256 << 20;
+
+/// What would leave now.
+///
+/// # Errors
+/// As [`plan_of`].
+pub async fn plan(pipeline: &Pipeline, lake: &Lake) -> Result<Outcome, RetentionError> {
+    let ledger = EmbeddedLedger::read(lake).await.map_err(RunError::from)?;
+    plan_of(pipeline, lake, ledger.state()).await
+}
+
+/// Takes away what is too old at a time, which is now but for tests.
+///
+/// # Errors
+/// As [`expire`], or when an interrupted run is to be finished first.
+pub async fn apply(
+    pipeline: Arc<Pipeline>,
+    lake: Lake,
+    by: &str,
+    at_us: i64,
+    hook: Hook,
+) -> Result<Outcome, RetentionError> {
+    let mut batches = open(pipeline, lake, hook).await?;
+    let outcome = expire(&mut batches, by, at_us).await?;
+    (batches.hook)(Moment::Finished);
+    Ok(outcome)
+}
+
+/// Places a legal hold.
+///
+/// # Errors
+/// As [`hold::place`].
+pub async fn place_hold(
+    pipeline: Arc<Pipeline>,
+    lake: Lake,
+    asked: Asked,
+) -> Result<LegalHold, RetentionError> {
+    let mut batches = open(pipeline, lake, Arc::new(|_| {})).await?;
+    hold::place(&mut batches, asked).await
+}
+
+/// Releases a legal hold.
+///
+/// # Errors
+/// As [`hold::release`].
+pub async fn release_hold(
+    pipeline: Arc<Pipeline>,
+    lake: Lake,
+    id: &str,
+    by: &str,
+    reason: &str,
+) -> Result<LegalHold, RetentionError> {
+    let mut batches = open(pipeline, lake, Arc::new(|_| {})).await?;
+    hold::release(&mut batches, id, by, reason).await
+}
+
+/// Takes the ledger over, and finishes upkeep that was interrupted.
+pub(crate) async fn open(pipeline: Arc<Pipeline>, lake: Lake, hook: Hook) -> Result<Batches, RunError> {
+    let ledger = Box::new(EmbeddedLedger::open(&lake, &pipeline.name).await?);
+    hook(Moment::Opened);
+    let mut batches = Batches {
+        pipeline,
+        lake,
+        ledger,
+        environment: None,
+        hook,
+        reached: Vec::new(),
+        snapshots: Snapshots::default(),
+    };
+    for (id, batch) in batches.open() {
+        if !batch.is_upkeep() {
+            return Err(RunError::Interrupted { batch: id });
+        }
+        compaction::settle(&mut batches, &id, MEMORY_BYTES).await?;
+    }
+    Ok(batches)
+}
