@@ -97,6 +97,14 @@ async fn roles_decide_on_every_method_at_leaders_and_followers() {
         text: apply.text.clone(),
         ..Default::default()
     };
+    let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let hold = v1::PlaceHoldRequest {
+        pipeline: "shop".to_owned(),
+        from: at(0),
+        to: at(3600),
+        reason: "a court asks".to_owned(),
+        ..Default::default()
+    };
     for node in [&leader, &follower] {
         for (who, runs, changes) in [
             ("", "TOKEN_MISSING", "TOKEN_MISSING"),
@@ -113,6 +121,8 @@ async fn roles_decide_on_every_method_at_leaders_and_followers() {
             assert_eq!(outcome(client.list_pipelines().await), reads, "{at}");
             assert_eq!(outcome(client.cluster().await), reads, "{at}");
             assert_eq!(outcome(client.check_pipeline(check.clone()).await), reads, "{at}");
+            assert_eq!(outcome(client.apply_retention("shop").await), runs, "{at}");
+            assert_eq!(outcome(client.place_hold(hold.clone()).await), changes, "{at}");
             let submitted = client.submit_job(submit("shop")).await;
             if let Ok(job) = &submitted {
                 assert_eq!(job.submitter, who);

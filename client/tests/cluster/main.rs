@@ -19,6 +19,7 @@ mod leaders;
 mod models;
 mod observed;
 mod quarantine;
+mod retention;
 mod sandbox;
 mod secured;
 mod services;

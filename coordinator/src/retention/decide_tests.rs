@@ -1,3 +1,5 @@
+//! Expiries by hand and by the definition, event by event.
+
 use millrace_proto::ids::{Attempt, JobId, PipelineName};
 use millrace_proto::manifest::{Removed, Replaced};
 use proptest::prelude::*;
