@@ -46,6 +46,9 @@ pub(crate) fn job(
 impl Watch {
     async fn next(&mut self) -> Result<Option<Job>, ClientError> {
         while !self.ended {
+            if self.stream.is_none() && !self.open().await? {
+                continue;
+            }
             let told = match self.told().await {
                 Ok(told) => told,
                 Err(status) => {
@@ -74,22 +77,28 @@ impl Watch {
         Ok(None)
     }
 
-    async fn told(&mut self) -> Result<Option<Job>, Status> {
-        if self.stream.is_none() {
-            let channel = self
-                .connection
-                .channel()
-                .await
-                .map_err(|error| Status::unavailable(error.to_string()))?;
-            let job_id = self.job_id.clone();
-            let request = self.connection.request(WatchJobRequest { job_id }, None);
-            self.stream = Some(
-                JobServiceClient::new(channel)
-                    .watch_job(request)
-                    .await?
-                    .into_inner(),
-            );
+    /// Opens the stream; whether it is open. A coordinator that cannot be connected to has been left already: leaving once
+    /// more would pass over the next one, and of two for ever over the one that is alive.
+    async fn open(&mut self) -> Result<bool, ClientError> {
+        let channel = match self.connection.channel().await {
+            Ok(channel) => channel,
+            Err(error) => {
+                self.connection
+                    .rest(&mut self.backoff, self.until, None, error.into())
+                    .await?;
+                return Ok(false);
+            }
+        };
+        let job_id = self.job_id.clone();
+        let request = self.connection.request(WatchJobRequest { job_id }, None);
+        match JobServiceClient::new(channel).watch_job(request).await {
+            Ok(stream) => self.stream = Some(stream.into_inner()),
+            Err(status) => self.broken(status).await?,
         }
+        Ok(self.stream.is_some())
+    }
+
+    async fn told(&mut self) -> Result<Option<Job>, Status> {
         match &mut self.stream {
             Some(stream) => Ok(stream.message().await?.and_then(|response| response.job)),
             None => Ok(None),

@@ -10,6 +10,7 @@
 //! | the same, with `handoff: job` | when its job has ended, in one transaction with the job's other batches |
 //! | committed and held          | it waits for an operator, the others pass it by                          |
 //! | released, or discarded      | it is loaded in the next round, or never                                 |
+//! | expired in the lake         | loaded without what expired                                              |
 //! | in the load ledger          | done; with another digest: nothing is loaded until a person looks        |
 //!
 //! | when the warehouse...              | the handoff                                                          |
@@ -23,6 +24,7 @@ pub(crate) mod connection;
 mod copy;
 mod decide;
 mod error;
+mod expired;
 mod follow;
 pub mod hold;
 mod jsonb;
@@ -49,6 +51,7 @@ use crate::ledger::State;
 use crate::lifecycle::Hook;
 use crate::metrics::handoff::HandoffMetrics;
 use backlog::Backlog;
+use expired::Expired;
 use session::{Load, Outcome, Session};
 
 pub use copy::CellError;
@@ -114,6 +117,7 @@ pub struct Handoff {
     session: Option<Session>,
     /// What the load ledger held when it was looked at last.
     loaded: Option<Loaded>,
+    expired: Expired,
     backlog: Backlog,
 }
 
@@ -129,6 +133,7 @@ impl Handoff {
             watched,
             session: None,
             loaded: None,
+            expired: Expired::default(),
         })
     }
 
@@ -153,6 +158,7 @@ impl Handoff {
 
     async fn try_round(&mut self, state: &State, open: &BTreeSet<JobId>) -> Result<Round, HandoffError> {
         let decisions = decisions(&self.lake, state).await?;
+        self.expired.look(&self.lake, state).await?;
         if self.session.is_none()
             && let Err(error) = self.connect().await
         {
@@ -184,7 +190,8 @@ impl Handoff {
                 return Ok(round);
             }
             let began = Instant::now();
-            let loads = next_loads(&self.lake, &rest, session.batches_max(unit), unit).await?;
+            let most = session.batches_max(unit);
+            let loads = next_loads(&self.lake, &rest, most, unit, &self.expired).await?;
             let (outcome, count) = session
                 .load(&self.pipeline, &self.lake, &loads, &self.watched.hook)
                 .await?;
@@ -284,13 +291,16 @@ async fn next_loads(
     rest: &VecDeque<Candidate>,
     most: usize,
     unit: HandoffUnit,
+    expired: &Expired,
 ) -> Result<Vec<Load>, HandoffError> {
     let first = rest.front().map(|candidate| &candidate.job);
     let together = |candidate: &&Candidate| unit == HandoffUnit::Batch || Some(&candidate.job) == first;
     let mut loads = Vec::new();
     for candidate in rest.iter().take_while(together).take(most) {
-        let candidate = candidate.clone();
-        let manifest = commit::committed(lake, &candidate.batch, &candidate.digest).await?;
+        let mut candidate = candidate.clone();
+        let mut manifest = commit::committed(lake, &candidate.batch, &candidate.digest).await?;
+        expired.sift(&mut manifest.files);
+        candidate.rows = manifest.files.iter().map(|file| file.object.rows).sum();
         loads.push(Load { candidate, manifest });
     }
     Ok(loads)

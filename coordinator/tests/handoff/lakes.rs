@@ -10,6 +10,7 @@ use millrace_coordinator::job::{Progress, RunOptions, Runner};
 use millrace_coordinator::lake::Lake;
 use millrace_coordinator::ledger::embedded::EmbeddedLedger;
 use millrace_coordinator::ledger::{Ledger, State};
+use millrace_coordinator::retention::apply;
 use millrace_pipeline::source::{S3Options, Stores};
 use millrace_pipeline::spec;
 use millrace_pipeline::spec::model::{Pipeline, Secret, Warehouse};
@@ -136,6 +137,13 @@ impl Bench {
         handoff::standings(&self.into(dsn, table), &self.lake, known)
             .await
             .unwrap()
+    }
+
+    /// Lets go of what is older than the pipeline keeps it, at a time.
+    pub(crate) async fn expire_at(&self, at_us: i64) -> u64 {
+        let (pipeline, lake) = (Arc::new(self.pipeline.clone()), self.lake.clone());
+        let done = apply(pipeline, lake, "test", at_us, Arc::new(|_| {})).await;
+        done.unwrap().data.rows
     }
 
     /// Ids of all committed events, sorted, straight from the files.

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_coordinator::handoff::{Handoff, Watched};
+use millrace_coordinator::handoff::{Handoff, Watched, removal};
+use millrace_coordinator::ledger::LegalHold;
+use millrace_coordinator::lifecycle::Hook;
 use millrace_loadtest::redshift_sim::{Fault, Simulator};
-use millrace_pipeline::spec::model::{Secret, Warehouse};
+use millrace_pipeline::spec::model::{Pipeline, Secret, Warehouse};
 use object_store::ObjectStore;
 
 use crate::lakes::{Bench, COLUMNS};
@@ -43,6 +45,11 @@ impl Stage {
     }
 
     fn handoff(&self, table: &str) -> Handoff {
+        let pipeline = Arc::new(self.pipeline(table));
+        Handoff::new(pipeline, self.bench.lake.clone(), Watched::default()).unwrap()
+    }
+
+    fn pipeline(&self, table: &str) -> Pipeline {
         let mut pipeline = self.bench.pipeline.clone();
         pipeline.warehouse = Some(Warehouse::Redshift {
             dsn: Secret::new(format!("postgres://loader@{}/dev", self.simulator.address)),
@@ -51,7 +58,7 @@ impl Stage {
             dist_key: None,
             iam_role: Some(ROLE.to_owned()),
         });
-        Handoff::new(Arc::new(pipeline), self.bench.lake.clone(), Watched::default()).unwrap()
+        pipeline
     }
 
     async fn loaded(&self, table: &str) -> Vec<String> {
@@ -109,6 +116,77 @@ async fn two_loaders_at_once_take_turns() {
         assert_eq!(one.unwrap().batches + two.unwrap().batches, 3);
         assert_eq!(stage.loaded(&table).await, expected);
     }
+}
+
+/// 2026-01-02T00:00:00Z, microseconds since 1970.
+const SECOND_DAY_US: i64 = 1_767_312_000_000_000;
+const DAY_US: i64 = 86_400_000_000;
+
+/// The events are of three days: the first one leaves, but for what is held.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_too_old_leave_in_one_transaction() {
+    let stage = Stage::set(3).await;
+    let table = stage.server.table();
+    let state = stage.bench.state().await;
+    stage.handoff(&table).settle(&state, PATIENCE).await.unwrap();
+    let pipeline = stage.pipeline(&table);
+    let held = LegalHold {
+        id: "h1".to_owned(),
+        from_us: SECOND_DAY_US - DAY_US,
+        to_us: SECOND_DAY_US - DAY_US + 3_600_000_000,
+        reason: "a court asks".to_owned(),
+        by: "ada".to_owned(),
+        at_us: 0,
+        released: None,
+    };
+    let old = format!("SELECT count(*) FROM {table} WHERE at < '2026-01-02'");
+    let kept = format!("{old} AND at < '2026-01-01 01:00+00'");
+    let (all, kept_before) = (stage.server.sql(&old).await, stage.server.sql(&kept).await);
+    let number = |rows: &[String]| rows[0].parse::<u64>().unwrap();
+    let (all, kept_before) = (number(&all), number(&kept_before));
+    assert!(all > kept_before && kept_before > 0);
+    let holds = [held];
+    let counted = removal::count_expired(&pipeline, SECOND_DAY_US, &holds)
+        .await
+        .unwrap();
+    assert_eq!(counted, Some(all - kept_before));
+    for fault in [Fault::LoseBeforeCommit, Fault::LoseAfterCommit] {
+        stage.simulator.arm(fault);
+        let hook: Hook = Arc::new(|_| {});
+        let lost = removal::expire(&pipeline, SECOND_DAY_US, &holds, "ada", &hook).await;
+        assert!(lost.is_err() && stage.simulator.has_happened(), "{fault:?}");
+        let left = number(&stage.server.sql(&old).await);
+        let expected = if fault == Fault::LoseAfterCommit {
+            kept_before
+        } else {
+            all
+        };
+        assert_eq!(left, expected, "{fault:?}");
+    }
+    let hook: Hook = Arc::new(|_| {});
+    let again = removal::expire(&pipeline, SECOND_DAY_US, &holds, "ada", &hook).await;
+    assert_eq!(again.unwrap(), Some(0));
+    let schema = table.split('.').next().unwrap();
+    let noted = format!("SELECT why, asked_by, \"rows\" FROM {schema}.millrace_removals");
+    let expected = format!("expired|ada|{}", all - kept_before);
+    assert_eq!(stage.server.sql(&noted).await, [expected]);
+}
+
+/// Somebody empties the warehouse and loads it again from the beginning.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_expired_in_the_lake_is_not_loaded_again() {
+    let mut stage = Stage::set(3).await;
+    stage.bench.pipeline.retention.lake_seconds = Some(86_400);
+    stage.bench.pipeline.retention.replaced_seconds = 0;
+    let all = stage.bench.ids().await.len() as u64;
+    let expired = stage.bench.expire_at(SECOND_DAY_US + DAY_US).await;
+    assert!(expired > 0 && expired < all, "{expired} of {all}");
+    let table = stage.server.table();
+    let state = stage.bench.state().await;
+    let round = stage.handoff(&table).settle(&state, PATIENCE).await.unwrap();
+    assert_eq!((round.batches, round.rows), (3, all - expired));
+    let old = format!("SELECT count(*) FROM {table} WHERE at < '2026-01-02'");
+    assert_eq!(stage.server.sql(&old).await, ["0"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
