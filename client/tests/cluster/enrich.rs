@@ -130,6 +130,28 @@ fn a_batch_of_a_dead_leader_looks_up_in_its_snapshot_and_the_next_in_the_changed
 }
 
 #[test]
+fn a_task_of_a_dead_worker_looks_up_in_the_same_snapshot_elsewhere() {
+    let (sandbox, _proxy) = Sandbox::with_one_held(1, 2);
+    let mut sandbox = sandbox.with_warehouse();
+    sandbox.upload("shop", 8_000, 85);
+    customers(&sandbox, "old");
+    let old = segments(&sandbox);
+    sandbox.apply_with("shop", SOURCE, &lookup(&sandbox, ""));
+    let job = sandbox.submit("shop", &[]);
+    sandbox.at_work("worker-2");
+    customers(&sandbox, "new");
+    let new = segments(&sandbox);
+    sandbox.kill("worker-2");
+    sandbox.done(&job);
+    sandbox.judge("shop", "shop");
+    let batches = batches(&sandbox);
+    assert!(batches.len() > 1, "{}", batches.len());
+    for (i, (_, rows)) in batches.iter().enumerate() {
+        assert_joined(rows, if i == 0 { &old } else { &new });
+    }
+}
+
+#[test]
 fn without_the_database_the_last_snapshot_is_used_and_alarmed_or_the_job_waits() {
     let mut sandbox = Sandbox::start(1, 0).with_warehouse().with(1, 1);
     for (name, seed) in [("one", 82), ("two", 83), ("three", 84)] {

@@ -54,6 +54,17 @@ pub struct Snapshots {
     metrics: EnrichMetrics,
     /// Lookups whose table could not be read, and until when it is left alone.
     resting: BTreeMap<String, Instant>,
+    /// The pipeline and the lookup that a batch waits for.
+    waiting: Option<(String, String)>,
+}
+
+/// Nobody waits any more.
+impl Drop for Snapshots {
+    fn drop(&mut self) {
+        if let Some((pipeline, lookup)) = &self.waiting {
+            self.metrics.let_go(pipeline, lookup);
+        }
+    }
 }
 
 impl Snapshots {
@@ -63,7 +74,18 @@ impl Snapshots {
         Self {
             metrics,
             resting: BTreeMap::new(),
+            waiting: None,
         }
+    }
+
+    fn is_waiting(&mut self, lookup: Option<(String, String)>) {
+        if let Some((pipeline, lookup)) = &self.waiting {
+            self.metrics.waits(pipeline, lookup, false);
+        }
+        if let Some((pipeline, lookup)) = &lookup {
+            self.metrics.waits(pipeline, lookup, true);
+        }
+        self.waiting = lookup;
     }
 
     /// The snapshots that the next batch uses: one for each lookup.
@@ -91,13 +113,16 @@ impl Snapshots {
             let found = self
                 .of_lookup(name, enrich, shape, sealer.clone(), lake, last)
                 .await;
-            let waits = matches!(&found, Err(error) if error.is_retryable());
-            self.metrics.waits(name, lookup, waits);
+            if let Err(error) = &found {
+                let waits = error.is_retryable();
+                self.is_waiting(waits.then(|| (name.to_owned(), lookup.to_owned())));
+            }
             if let Ok(snapshot) = &found {
                 self.metrics.uses(name, lookup, snapshot.taken_us);
             }
             snapshots.push(found?);
         }
+        self.is_waiting(None);
         Ok(snapshots)
     }
 

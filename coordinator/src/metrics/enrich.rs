@@ -70,6 +70,11 @@ impl EnrichMetrics {
             .set(i64::from(waits));
     }
 
+    /// No batch is there any more that could wait.
+    pub(crate) fn let_go(&self, pipeline: &str, lookup: &str) {
+        self.waiting.remove(&of(pipeline, lookup));
+    }
+
     /// No snapshot could be taken.
     pub fn failed(&self, pipeline: &str, lookup: &str) {
         self.failures.get_or_create(&of(pipeline, lookup)).inc();
