@@ -88,6 +88,8 @@ pub struct HourRecord {
     pub due_us: i64,
     /// Batches that wrote events into it, compactions aside.
     pub writes: u64,
+    /// Whether some of it expired: what is left is not all that there was.
+    pub expired: bool,
     /// Rows written.
     pub rows: u64,
     /// Data files that count.
@@ -129,6 +131,15 @@ impl EventTime {
         self.settle();
     }
 
+    /// An expiry was committed: data of these hours has left.
+    pub fn expire(&mut self, told: &Told) {
+        for change in told.hours.iter().filter(|change| change.replaced.is_some()) {
+            if let Some(record) = self.hours.get_mut(&change.hour) {
+                record.expired = true;
+            }
+        }
+    }
+
     /// Partitions were looked at, and read out up to these times.
     pub fn reach(&mut self, reached: &[PartitionTime]) {
         self.watermarks.reach_all(reached);
@@ -147,6 +158,7 @@ impl EventTime {
             state: HourState::Open,
             due_us: due(end_of(change.hour), lateness_seconds),
             writes: 0,
+            expired: false,
             rows: 0,
             files: 0,
             bytes: 0,

@@ -6,7 +6,7 @@ use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
 use millrace_proto::manifest::{Snapshot, SplitCounts};
 use millrace_proto::split::{InputObject, Split};
 
-use super::removal::{LegalHold, Removal};
+use super::removal::{LegalHold, Removal, Why};
 use super::{Entry, LostRange};
 use crate::hours::EventTime;
 use crate::marts::Marts;
@@ -238,6 +238,10 @@ impl State {
                     self.newest_us = self.newest_us.max(*newest_us);
                     if let Some(told) = told {
                         self.event_time.commit(batch, told, counts, known.is_upkeep());
+                        let removal = known.removes.as_ref();
+                        if removal.is_some_and(|removal| removal.why == Why::Expired) {
+                            self.event_time.expire(told);
+                        }
                     }
                 }
             }

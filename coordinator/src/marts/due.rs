@@ -44,6 +44,8 @@ pub struct Period {
     pub standing: Standing,
     /// A digest of what it would be computed over now.
     pub input: String,
+    /// Whether some of its hours' data has expired: what was computed while it was there stays, and it is not computed again.
+    pub expired: bool,
     /// The result that counts.
     pub run: Option<MartRun>,
 }
@@ -129,8 +131,9 @@ impl Hours<'_> {
         let window_hour = from_hour - mart.look_back_hours;
         let end_hour = from_hour + hours;
         let mut is_complete = (window_hour..end_hour).all(|hour| self.is_complete(hour));
-        let mut input = blake3::Hasher::new();
+        let (mut input, mut expired) = (blake3::Hasher::new(), false);
         for (hour, record) in self.state.event_time.hours.range(window_hour..end_hour) {
+            expired |= record.expired;
             input.update(format!("{hour} {} {}\n", record.writes, record.rows).as_bytes());
         }
         for period in used.iter().flat_map(|periods| periods.iter()) {
@@ -146,7 +149,8 @@ impl Hours<'_> {
         let run = self.state.marts.get(&mart.name, from_hour);
         let run = run.filter(|run| run.hours == hours).cloned();
         let standing = match &run {
-            _ if !is_complete => Standing::Waiting,
+            Some(_) if expired => Standing::Current,
+            _ if expired || !is_complete => Standing::Waiting,
             Some(run) if run.input != input => Standing::Due,
             Some(run) if run.definition != mart.digest => Standing::Outdated,
             Some(_) => Standing::Current,
@@ -159,6 +163,7 @@ impl Hours<'_> {
             window_hour,
             standing,
             input,
+            expired,
             run,
         }
     }

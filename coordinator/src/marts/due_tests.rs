@@ -173,6 +173,41 @@ fn a_window_over_midnight_makes_a_period_without_events_of_its_own() {
     assert_eq!(history.run(&marts), []);
 }
 
+/// The sums of last year outlive its events: nothing is computed again over what is left of them.
+#[test]
+fn what_was_computed_of_an_hour_stays_when_its_events_expire() {
+    let marts = [mart("daily", Every::Day, 0, &[])];
+    let mut history = History::default();
+    history.write(&[0, 5, 30]);
+    history.pass(24);
+    assert_eq!(history.run(&marts), runs(&[("daily", 0)]));
+    let gone = |hour| HourChange {
+        hour,
+        replaced: Some(crate::hours::ReplacedFiles {
+            rows: 1,
+            files: 1,
+            bytes: 1,
+        }),
+        ..HourChange::default()
+    };
+    let told = Told {
+        hours: vec![gone(5), gone(30)],
+        ..Told::default()
+    };
+    let batch = BatchId::try_from("b00000099".to_owned()).unwrap();
+    let event_time = &mut history.state.event_time;
+    event_time.commit(&batch, &told, &SplitCounts::default(), true);
+    event_time.expire(&told);
+    history.pass(48);
+    assert_eq!(history.run(&marts), []);
+    history.write(&[0]);
+    history.pass(72);
+    assert_eq!(history.run(&marts), []);
+    let standings = history.standings(&marts);
+    assert_eq!(standings[&("daily".to_owned(), 0)], Standing::Current);
+    assert_eq!(standings[&("daily".to_owned(), 24)], Standing::Waiting);
+}
+
 #[test]
 fn a_changed_query_leaves_what_was_computed_until_it_is_asked_for() {
     let mut marts = [mart("daily", Every::Day, 0, &[])];

@@ -10,6 +10,7 @@
 //! | was never computed, or over other input: its hours were reopened and are complete again, or a model that it reads was computed again | due |
 //! | was computed over just this input                                 | current                                     |
 //! | the same, but the query has changed since                         | outdated: a backfill computes it again      |
+//! | has an hour whose data has expired                                | kept as it was computed, for ever           |
 //!
 //! The queries run in this process, with bounded memory and spilled to disk beyond that, one period at a time: on a cluster
 //! at the leader, as compactions do. Workers know the operators of the data path and no others; a period's input is pruned to its

@@ -68,7 +68,7 @@ pub async fn backfill(
     let is_left = |period: &&Period| {
         let done = period.run.as_ref().and_then(|run| run.job.as_ref()) == Some(job);
         let asked = marts.get(period.mart).is_some_and(|mart| is_asked(mart, period));
-        period.standing != Standing::Waiting && !done && asked
+        period.standing != Standing::Waiting && !period.expired && !done && asked
     };
     // By mart: one that reads another finds it done.
     let Some(period) = periods.iter().find(is_left) else {
