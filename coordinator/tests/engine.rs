@@ -116,6 +116,8 @@ async fn cluster(workers: usize, tls: Option<&Tls>) -> Cluster {
             host: "127.0.0.1".to_owned(),
             port,
             slots: 2,
+            // So little that rows go to disk early.
+            exchange_bytes: 4096,
             work_dir: work_dir.clone(),
             tls: tls.cloned(),
             disk: Arc::new(Disk::new("worker", work_dir.into(), None)),

@@ -154,6 +154,7 @@ impl Worker {
             host,
             port,
             slots: config.slot_count(),
+            exchange_bytes: config.memory_bytes / 2,
             work_dir,
             tls: access.tls.clone(),
             disk,
@@ -333,7 +334,8 @@ impl Worker {
         self.gauges.shuffle_bytes(self.place.disk.used());
     }
 
-    /// Half of the memory is for committed keys, the other for rows that wait.
+    /// Half of the memory is for committed keys, the other for rows that wait: before an exchange to be sent, after it to be
+    /// written.
     fn workplace(&self, id: &str) -> Workplace {
         let zone = Some(self.config.zone.clone()).filter(|zone| !zone.is_empty());
         Workplace::new(WorkplaceOptions {

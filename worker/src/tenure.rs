@@ -18,6 +18,7 @@ use ballista_executor::executor::Executor;
 use ballista_executor::health::ExecutorHealth;
 use ballista_executor::metrics::LoggingMetricsCollector;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::SessionConfig;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
@@ -52,6 +53,8 @@ pub struct Place {
     pub port: u16,
     /// Tasks at once.
     pub slots: usize,
+    /// Memory for rows that wait to be exchanged, of all tasks; what is more goes to disk early.
+    pub exchange_bytes: usize,
     /// Folder for shuffle data.
     pub work_dir: String,
     /// How the scheduler and other workers are spoken to; none: in the clear.
@@ -222,7 +225,8 @@ fn executor(id: String, place: &Place, workplace: &Arc<Workplace>) -> Result<Exe
         os_info: Some(ExecutorOperatingSystemSpecification::default().into()),
         ballista_protocol_version: BALLISTA_PROTOCOL_VERSION,
     };
-    let runtime = Arc::new(RuntimeEnvBuilder::new().build()?);
+    let pool = Arc::new(FairSpillPool::new(place.exchange_bytes));
+    let runtime = Arc::new(RuntimeEnvBuilder::new().with_memory_pool(pool).build()?);
     let memory = Arc::clone(&runtime.memory_pool);
     let keys = Arc::downgrade(workplace);
     workplace.counters().watch_memory(move || Held {
