@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
-use millrace_pipeline::catalog::{ddl, docs};
+use millrace_pipeline::catalog::{ddl, docs, mart_ddl};
 use millrace_pipeline::{quality, spec};
 
 use crate::applied;
@@ -19,7 +19,7 @@ pub(crate) enum Pipeline {
     Check(Check),
     /// Print the JSON Schema of pipeline files, for editors.
     Schema,
-    /// Print the warehouse table's statements.
+    /// Print the statements of the warehouse's tables.
     Ddl(Ddl),
     /// Print the data dictionary.
     Docs(Docs),
@@ -132,10 +132,13 @@ impl Ddl {
             Some(spec::model::Warehouse::Postgres { .. }) | None => Dialect::Postgres,
         };
         let statements = match self.dialect.unwrap_or(named) {
-            Dialect::Postgres => ddl::postgres(&pipeline),
-            Dialect::Redshift => ddl::redshift(&pipeline),
+            Dialect::Postgres => (ddl::postgres(&pipeline), mart_ddl::postgres as fn(&_) -> String),
+            Dialect::Redshift => (ddl::redshift(&pipeline), mart_ddl::redshift as fn(&_) -> String),
         };
-        output::result(&statements)?;
+        let (events, of_mart) = statements;
+        let marts = pipeline.marts.iter().map(of_mart).filter(|sql| !sql.is_empty());
+        let all: Vec<String> = std::iter::once(events).chain(marts).collect();
+        output::result(&all.join("\n"))?;
         Ok(Exit::Done)
     }
 }

@@ -1,12 +1,13 @@
-//! The handoff into Redshift, as the simulator plays it: several batches in one COPY, each event once.
+//! The handoff into Redshift, as the simulator plays it: several batches in one COPY, each event once; models' periods replaced.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_coordinator::handoff::{Handoff, Watched, removal};
+use millrace_coordinator::handoff::{self, Handoff, Watched, removal};
 use millrace_coordinator::ledger::LegalHold;
 use millrace_coordinator::lifecycle::Hook;
+use millrace_coordinator::marts::{self, Asked, Limits};
 use millrace_loadtest::redshift_sim::{Fault, Simulator};
 use millrace_pipeline::spec::model::{Pipeline, Secret, Warehouse};
 use object_store::ObjectStore;
@@ -212,4 +213,54 @@ async fn a_refused_copy_names_file_column_and_rule() {
         assert!(text.contains(part), "{text}");
     }
     assert_eq!(stage.loaded(&table).await, Vec::<String>::new());
+}
+
+const MODELS: &str = "models:
+  - {name: daily, every: day, sql: \"SELECT \\\"user\\\" AS who, count(*) AS n, sum(price) AS spent FROM events GROUP BY 1\", warehouse: {table: TABLE}}";
+
+/// Each period is replaced in one transaction, whatever becomes of the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_models_periods_are_replaced_once_through_lost_connections() {
+    let mut stage = Stage::set(2).await;
+    let hook: Hook = Arc::new(|_| {});
+    let (lake, mut batches) = (stage.bench.lake.clone(), 2);
+    let limits = Limits {
+        threads: 2,
+        memory_bytes: 64 << 20,
+    };
+    for fault in [Fault::LoseBeforeCommit, Fault::LoseAfterCommit, Fault::Conflict] {
+        let (events, table) = (stage.server.table(), stage.server.table());
+        let warehouse = format!(
+            "warehouse: {{redshift: {{dsn: \"postgres://loader@{}/dev\", table: {events}, iam_role: \"{ROLE}\"}}}}",
+            stage.simulator.address
+        );
+        let models = MODELS.replace("TABLE", &table);
+        stage.bench.declare(COLUMNS, &format!("{warehouse}\n{models}"));
+        let pipeline = Arc::new(stage.bench.pipeline.clone());
+        for is_late in [false, true] {
+            if is_late {
+                stage.bench.fill(batches, 1, 20).await;
+                batches += 1;
+            }
+            let asked = Asked::default();
+            let done = marts::run(
+                Arc::clone(&pipeline),
+                lake.clone(),
+                &asked,
+                limits,
+                Arc::clone(&hook),
+            )
+            .await;
+            assert!(done.unwrap().failed.is_empty());
+            let state = stage.bench.state().await;
+            stage.simulator.arm(fault);
+            handoff::marts::settle(&pipeline, &stage.bench.lake, &state, &hook)
+                .await
+                .unwrap();
+            assert!(stage.simulator.has_happened(), "{fault:?}");
+            let rows = stage.server.sql(&format!("SELECT sum(n) FROM {table}")).await;
+            let events = stage.bench.ids().await.len();
+            assert_eq!(rows, [events.to_string()], "{fault:?}, late: {is_late}");
+        }
+    }
 }

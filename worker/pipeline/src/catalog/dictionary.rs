@@ -6,11 +6,13 @@
 use serde::Serialize;
 
 use super::ddl::partition_column;
+use super::mart_ddl::{PERIOD_MEANING, every_word};
 use super::masking;
 use super::wording::{Rule, duration, percent, rules, type_words};
 use crate::map::type_name;
+use crate::spec::marts::{Mart, MartColumn, PERIOD};
 use crate::spec::model::{
-    Column, ColumnValue, Format, OnBreach, PartitionLevel, Pipeline, Source, Strategy, When,
+    Column, ColumnType, ColumnValue, Format, OnBreach, PartitionLevel, Pipeline, Source, Strategy, When,
 };
 
 #[derive(Debug, Serialize)]
@@ -25,6 +27,37 @@ pub(super) struct Dictionary {
     pub(super) columns: Vec<Entry>,
     pub(super) versions: Vec<OldFormat>,
     pub(super) table_rules: Vec<Rule>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) models: Vec<Model>,
+}
+
+/// A table that SQL makes of complete hours.
+#[derive(Debug, Serialize)]
+pub(super) struct Model {
+    pub(super) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) meaning: Option<String>,
+    /// `hour` or `day`.
+    pub(super) every: &'static str,
+    /// What its query sees besides its period.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) look_back: Option<String>,
+    /// The warehouse's table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) table: Option<String>,
+    /// The tables that it is made of.
+    pub(super) reads: Vec<String>,
+    pub(super) columns: Vec<ModelColumn>,
+    pub(super) sql: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ModelColumn {
+    pub(super) name: String,
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) meaning: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,7 +148,35 @@ impl Dictionary {
                 })
                 .collect(),
             table_rules: rules.iter().filter(of_the_table).cloned().collect(),
+            models: pipeline.marts.iter().map(|mart| model(pipeline, mart)).collect(),
         }
+    }
+}
+
+fn model(pipeline: &Pipeline, mart: &Mart) -> Model {
+    let column = |column: &MartColumn| ModelColumn {
+        name: column.name.clone(),
+        kind: type_name(&column.kind),
+        meaning: column.description.clone(),
+    };
+    let period = ModelColumn {
+        name: PERIOD.to_owned(),
+        kind: type_name(&ColumnType::Timestamp),
+        meaning: Some(PERIOD_MEANING.to_owned()),
+    };
+    let events = mart.reads_events.then(|| pipeline.name.to_string());
+    let look_back = u64::try_from(mart.look_back_hours)
+        .ok()
+        .filter(|hours| *hours > 0);
+    Model {
+        name: mart.name.clone(),
+        meaning: mart.description.clone(),
+        every: every_word(mart.every),
+        look_back: look_back.map(|hours| duration(hours * 3600)),
+        table: mart.table.clone(),
+        reads: events.into_iter().chain(mart.uses.iter().cloned()).collect(),
+        columns: mart.columns.iter().map(column).chain([period]).collect(),
+        sql: mart.sql.trim().to_owned(),
     }
 }
 

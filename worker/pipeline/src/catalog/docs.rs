@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::dictionary::{Dictionary, Entry, Lineage};
+use super::dictionary::{Dictionary, Entry, Lineage, Model};
 use crate::spec::model::Pipeline;
 
 /// One HTML page.
@@ -56,6 +56,12 @@ pub fn markdown(pipeline: &Pipeline, environment: Option<&str>) -> String {
                 cell(&version.name),
                 code(&version.recognised_by)
             );
+        }
+    }
+    if !dictionary.models.is_empty() {
+        text.push_str("\n## Models\n");
+        for model in &dictionary.models {
+            markdown_model(&mut text, model);
         }
     }
     text
@@ -133,6 +139,41 @@ fn markdown_entry(text: &mut String, entry: &Entry) {
     }
 }
 
+fn markdown_model(text: &mut String, model: &Model) {
+    let _ = writeln!(text, "\n### `{}`\n", cell(&model.name));
+    if let Some(meaning) = &model.meaning {
+        let _ = writeln!(text, "{}\n", cell(meaning));
+    }
+    for (label, value) in model_facts(model) {
+        let _ = writeln!(text, "- **{label}:** {}", cell(&value));
+    }
+    text.push_str("\n| column | type | meaning |\n|---|---|---|\n");
+    for column in &model.columns {
+        let meaning = column.meaning.as_deref().unwrap_or("");
+        let (name, kind) = (cell(&column.name), cell(&column.kind));
+        let _ = writeln!(text, "| `{name}` | {kind} | {} |", cell(meaning));
+    }
+    // A fence that no line of the query can close.
+    let fence = "`".repeat(3.max(1 + longest_run(&model.sql)));
+    let _ = writeln!(text, "\n{fence}sql\n{}\n{fence}", model.sql);
+}
+
+/// What holds for a model, as label and text.
+pub(super) fn model_facts(model: &Model) -> Vec<(&'static str, String)> {
+    let when = match &model.look_back {
+        Some(before) => format!(
+            "by {}, over complete hours; its query sees {before} before the period too",
+            model.every
+        ),
+        None => format!("by {}, over complete hours", model.every),
+    };
+    let table = model.table.clone().map(|table| ("In the warehouse", table));
+    [("Computed", when), ("Made of", model.reads.join(", "))]
+        .into_iter()
+        .chain(table)
+        .collect()
+}
+
 /// Text that stays text in Markdown, tables included.
 fn cell(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
@@ -151,14 +192,15 @@ fn cell(text: &str) -> String {
     safe
 }
 
+/// The longest run of backticks.
+fn longest_run(text: &str) -> usize {
+    let runs = text.split(|letter| letter != '`').map(str::len);
+    runs.max().unwrap_or(0)
+}
+
 /// An inline code span, however many backticks the text holds.
 fn code(text: &str) -> String {
-    let longest = text
-        .split(|letter| letter != '`')
-        .map(str::len)
-        .max()
-        .unwrap_or(0);
-    let fence = "`".repeat(longest + 1);
+    let fence = "`".repeat(longest_run(text) + 1);
     let pad = if text.starts_with('`') || text.ends_with('`') {
         " "
     } else {

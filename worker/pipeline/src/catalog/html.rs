@@ -4,8 +4,8 @@
 
 use std::fmt::Write as _;
 
-use super::dictionary::{Dictionary, Entry};
-use super::docs::{origin, visibility};
+use super::dictionary::{Dictionary, Entry, Model};
+use super::docs::{model_facts, origin, visibility};
 use super::wording::Rule;
 
 const STYLE: &str = include_str!("page.css");
@@ -27,6 +27,9 @@ pub(super) fn page(dictionary: &Dictionary) -> String {
         body.push_str("</section>\n");
     }
     older_formats(&mut body, dictionary);
+    for entry in &dictionary.models {
+        model(&mut body, entry);
+    }
     body.push_str("</main>\n");
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -185,6 +188,32 @@ fn older_formats(body: &mut String, dictionary: &Dictionary) {
         );
     }
     body.push_str("</ul></section>\n");
+}
+
+fn model(body: &mut String, model: &Model) {
+    let name = escaped(&model.name);
+    let _ = write!(
+        body,
+        "<section class=\"more\" id=\"model-{name}\"><h2>Model {name}</h2>"
+    );
+    if let Some(meaning) = &model.meaning {
+        let _ = write!(body, "<p class=\"meaning\">{}</p>", escaped(meaning));
+    }
+    body.push_str("<dl>");
+    for (label, value) in model_facts(model) {
+        let _ = write!(body, "<div><dt>{label}</dt><dd>{}</dd></div>", escaped(&value));
+    }
+    body.push_str("<div><dt>Columns</dt><dd><ul>");
+    for column in &model.columns {
+        let meaning = column.meaning.as_deref().unwrap_or_default();
+        let (name, kind) = (escaped(&column.name), escaped(&column.kind));
+        let _ = write!(body, "<li><code>{name}</code> {kind} {}</li>", escaped(meaning));
+    }
+    let sql = escaped(&model.sql);
+    let _ = writeln!(
+        body,
+        "</ul></dd></div><div><dt>Query</dt><dd><pre>{sql}</pre></dd></div></dl></section>"
+    );
 }
 
 /// Text that stays text in HTML, in elements and in attributes.

@@ -11,7 +11,7 @@ use crate::spec::marts::{Every, Mart, PERIOD};
 use crate::spec::model::ColumnType;
 
 /// What the column of the period means.
-const PERIOD_MEANING: &str = "Start of the hour or day that the row is about, UTC";
+pub(super) const PERIOD_MEANING: &str = "Start of the hour or day that the row is about, UTC";
 
 /// The columns of a mart's table in PostgreSQL.
 #[must_use]
@@ -131,11 +131,16 @@ fn definitions(columns: &[TableColumn]) -> String {
     definitions.join(",\n    ")
 }
 
-fn comments(sql: &mut String, mart: &Mart, table: &str) {
-    let every = match mart.every {
+/// In a word.
+pub(super) fn every_word(every: Every) -> &'static str {
+    match every {
         Every::Hour => "hour",
         Every::Day => "day",
-    };
+    }
+}
+
+fn comments(sql: &mut String, mart: &Mart, table: &str) {
+    let every = every_word(mart.every);
     let text = match &mart.description {
         Some(text) => format!("{text}. Computed by {every}"),
         None => format!("Computed by {every}"),

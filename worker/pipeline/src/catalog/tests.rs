@@ -182,3 +182,37 @@ fn a_required_column_that_masking_empties_may_be_null() {
     assert!(sql.contains("\n    flag boolean,"), "{sql}");
     assert!(sql.contains("\n    small integer NOT NULL,"), "{sql}");
 }
+
+#[test]
+fn models_stand_in_the_dictionary_with_columns_query_and_what_they_are_made_of() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../client/examples/shop");
+    let text = std::fs::read_to_string(folder.join("models.yaml")).unwrap();
+    let env = |_: &str| Some("6d61646520757020666f722074657374732c206e6f7468696e6720656c736521".to_owned());
+    let read = |path: &Path| std::fs::read_to_string(path);
+    let pipeline = spec::load(&text, "models.yaml", &folder.canonicalize().unwrap(), &env, &read).unwrap();
+    let dictionary: serde_json::Value = serde_json::from_str(&docs::json(&pipeline, None)).unwrap();
+    let model = |name: &str| {
+        let models = dictionary["models"].as_array().unwrap();
+        models.iter().find(|model| model["name"] == name).unwrap().clone()
+    };
+    assert_eq!(model("sessions")["reads"], serde_json::json!(["shop"]));
+    assert_eq!(model("sessions")["look_back"], "12 hours");
+    assert_eq!(
+        model("daily_revenue")["reads"],
+        serde_json::json!(["revenue_by_segment"])
+    );
+    let columns = model("daily_revenue")["columns"].to_string();
+    assert!(
+        columns.contains("\"net\"") && columns.contains("\"period\""),
+        "{columns}"
+    );
+    for text in [docs::markdown(&pipeline, None), docs::html(&pipeline, None)] {
+        for part in [
+            "daily_funnel",
+            "by hour, over complete hours",
+            "lag(event_time) OVER",
+        ] {
+            assert!(text.contains(part), "{part}");
+        }
+    }
+}
