@@ -27,7 +27,7 @@ impl Database {
 
     /// Starts it again on the same data and port, once the processes of the old one are gone.
     pub(crate) fn restart(&self) {
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(180);
         while !script(&self.folder, "start").status.success() {
             assert!(std::time::Instant::now() < end, "the database does not come back");
         }
