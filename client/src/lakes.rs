@@ -73,8 +73,9 @@ pub(crate) fn lake(url: &str, endpoint: Option<String>, region: Option<String>) 
         std::fs::create_dir_all(folder)
             .with_context(|| format!("the lake's folder `{folder}` cannot be made"))?;
     }
-    let (store, root) = Stores::new(s3_options(endpoint, region)).open(&url)?;
-    Ok(Lake { url, store, root })
+    let s3 = s3_options(endpoint, region);
+    let (store, root) = Stores::new(s3.clone()).open(&url)?;
+    Ok(Lake { url, store, root, s3 })
 }
 
 /// A folder as a `file://` address; other addresses as they are.

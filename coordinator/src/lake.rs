@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use millrace_pipeline::source::S3Options;
 use millrace_pipeline::spec::model::Pipeline;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -18,6 +19,8 @@ pub struct Lake {
     pub store: Arc<dyn ObjectStore>,
     /// The root within the store.
     pub root: Path,
+    /// How AWS is reached: the warehouse's Data API takes the same credentials.
+    pub s3: S3Options,
 }
 
 /// Why an object of the lake could not be read or written.
@@ -60,8 +63,10 @@ pub enum LakeError {
 impl Lake {
     /// A pipeline's lake, opened: its store, and its root there.
     #[must_use]
-    pub fn of(pipeline: &Pipeline, (store, root): (Arc<dyn ObjectStore>, Path)) -> Self {
+    pub fn of(pipeline: &Pipeline, (store, root): (Arc<dyn ObjectStore>, Path), s3: &S3Options) -> Self {
+        let (endpoint, region) = (pipeline.lake.endpoint.as_deref(), pipeline.lake.region.as_deref());
         Self {
+            s3: s3.at(endpoint, region),
             url: pipeline.lake.url.clone(),
             store,
             root,

@@ -108,7 +108,7 @@ struct EtcdLakes {
 impl Lakes for EtcdLakes {
     fn open(&self, pipeline: Arc<Pipeline>) -> BoxFuture<'_, Result<(Lake, State), BoxError>> {
         Box::pin(async move {
-            let lake = Lake::of(&pipeline, self.s3.open_lake(&pipeline.lake)?);
+            let lake = Lake::of(&pipeline, self.s3.open_lake(&pipeline.lake)?, &self.s3);
             let state = EtcdLedger::read(&self.etcd, &self.prefix, &pipeline.name, &lake).await?;
             Ok((lake, state))
         })

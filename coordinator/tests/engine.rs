@@ -169,7 +169,12 @@ async fn bench(scope: &str) -> (Bench, (usize, HashSet<String>, usize)) {
         split.index = index as u32;
     }
     assert_eq!(splits.len(), FILES);
-    let lake = Lake { url, store, root };
+    let lake = Lake {
+        url,
+        store,
+        root,
+        s3: millrace_pipeline::source::S3Options::default(),
+    };
     (
         Bench {
             folder,

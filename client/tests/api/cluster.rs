@@ -59,7 +59,12 @@ impl Lakes for LocalLakes {
                 format!("file://{path}")
             };
             let (store, root) = Stores::new(S3Options::default()).open(&url)?;
-            let lake = Lake { url, store, root };
+            let lake = Lake {
+                url,
+                store,
+                root,
+                s3: millrace_pipeline::source::S3Options::default(),
+            };
             let state = EmbeddedLedger::read(&lake).await?.state().clone();
             Ok((lake, state))
         })

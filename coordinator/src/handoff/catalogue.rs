@@ -4,16 +4,19 @@
 
 use millrace_pipeline::catalog::ddl;
 use millrace_pipeline::catalog::identifier::literal;
-use millrace_pipeline::spec::model::{Pipeline, Warehouse};
+use millrace_pipeline::spec::model::{Pipeline, RedshiftAccess, Warehouse};
 use millrace_proto::ids::BatchId;
 
 use super::HandoffError;
-use super::connection::{Connection, field};
+use super::ask::{Ask, field};
+use super::connection::Connection;
+use super::data_api::DataApiClient;
 use super::decide::Loaded;
 use super::table::{FoundColumn, TableFault};
+use crate::lake::Lake;
 
 /// A table's columns, in their order; none where there is no table. `table` is `schema.table`, unquoted.
-pub(super) async fn columns(connection: &Connection, table: &str) -> Result<Vec<FoundColumn>, HandoffError> {
+pub(super) async fn columns(connection: &impl Ask, table: &str) -> Result<Vec<FoundColumn>, HandoffError> {
     let (schema, table) = table.split_once('.').unwrap_or(("public", table));
     let sql = format!(
         "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef
@@ -40,7 +43,7 @@ pub(super) fn ledger_of(table: &str) -> String {
 
 /// What the load ledger holds of a pipeline.
 pub(super) async fn loaded(
-    connection: &Connection,
+    connection: &impl Ask,
     ledger: &str,
     pipeline: &Pipeline,
 ) -> Result<Loaded, HandoffError> {
@@ -57,17 +60,26 @@ pub(super) async fn loaded(
 }
 
 /// The same from a connection of its own: a look that makes nothing. Where there is no load ledger, nothing is loaded.
-pub(super) async fn look(pipeline: &Pipeline) -> Result<Loaded, HandoffError> {
-    let dsn = match &pipeline.warehouse {
-        Some(Warehouse::Postgres { dsn, .. } | Warehouse::Redshift { dsn, .. }) => dsn,
+pub(super) async fn look(pipeline: &Pipeline, lake: &Lake) -> Result<Loaded, HandoffError> {
+    let access = match &pipeline.warehouse {
+        Some(Warehouse::Postgres { dsn, .. }) => {
+            return look_by(&Connection::open(dsn).await?, pipeline).await;
+        }
+        Some(Warehouse::Redshift { access, .. }) => access,
         None => return Err(HandoffError::Dsn),
     };
-    let connection = Connection::open(dsn).await?;
-    let ledger = columns(&connection, &ledger_of(ddl::table(pipeline))).await?;
+    match access {
+        RedshiftAccess::Dsn(dsn) => look_by(&Connection::open(dsn).await?, pipeline).await,
+        RedshiftAccess::DataApi(api) => look_by(&DataApiClient::open(api, lake)?, pipeline).await,
+    }
+}
+
+async fn look_by(connection: &impl Ask, pipeline: &Pipeline) -> Result<Loaded, HandoffError> {
+    let ledger = columns(connection, &ledger_of(ddl::table(pipeline))).await?;
     if ledger.is_empty() {
         return Ok(Loaded::new());
     }
-    loaded(&connection, &ddl::ledger(pipeline), pipeline).await
+    loaded(connection, &ddl::ledger(pipeline), pipeline).await
 }
 
 /// The table is gone and its load ledger is not: loading on would leave the older batches out.

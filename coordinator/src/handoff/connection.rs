@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use millrace_pipeline::spec::model::Secret;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::HandoffError;
+use super::ask::{Ask, Row};
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,12 +89,6 @@ impl Connection {
         self.client.is_closed()
     }
 
-    /// Runs statements; `what` completes "the warehouse refused to".
-    pub(super) async fn run(&self, what: &str, sql: &str) -> Result<(), HandoffError> {
-        let ran = self.client.batch_execute(sql).await;
-        ran.map_err(|error| HandoffError::of(what, error))
-    }
-
     /// Rolls back what failed, and hands the outcome on.
     pub(super) async fn settle<T>(&self, outcome: Result<T, HandoffError>) -> Result<T, HandoffError> {
         if outcome.is_err() && !self.is_closed() {
@@ -102,19 +97,26 @@ impl Connection {
         }
         outcome
     }
+}
 
-    /// The rows of a query.
-    pub(super) async fn rows(&self, what: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, HandoffError> {
+impl Ask for Connection {
+    async fn rows(&self, what: &str, sql: &str) -> Result<Vec<Row>, HandoffError> {
         let answer = self.client.simple_query(sql).await;
         let messages = answer.map_err(|error| HandoffError::of(what, error))?;
         let row = |message| {
             if let SimpleQueryMessage::Row(row) = message {
-                Some(row)
+                let cell = |at| row.try_get(at).ok().flatten().map(str::to_owned);
+                Some((0..row.len()).map(cell).map(Option::unwrap_or_default).collect())
             } else {
                 None
             }
         };
         Ok(messages.into_iter().filter_map(row).collect())
+    }
+
+    async fn run(&self, what: &str, sql: &str) -> Result<(), HandoffError> {
+        let ran = self.client.batch_execute(sql).await;
+        ran.map_err(|error| HandoffError::of(what, error))
     }
 }
 
@@ -128,9 +130,4 @@ fn tls() -> Result<MakeRustlsConnect, ConnectError> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
-}
-
-/// A column of a row; a null is the empty text.
-pub(super) fn field(row: &SimpleQueryRow, at: usize) -> &str {
-    row.try_get(at).ok().flatten().unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 use millrace_proto::ids::BatchId;
 
 use super::copy::CellError;
+use super::data_api::ApiError;
 use super::preflight::CopyFault;
 use super::table::TableFault;
 use crate::causes::chain;
@@ -11,9 +12,9 @@ use crate::lake::LakeError;
 
 /// What a warehouse answered, without the parts of its answer that may quote values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message} (SQLSTATE {code}{})", place(.table.as_deref(), .column.as_deref()))]
+#[error("{message}{}", place(.code, .table.as_deref(), .column.as_deref()))]
 pub struct Refusal {
-    /// SQLSTATE.
+    /// SQLSTATE; empty where the Data API told the message alone.
     pub code: String,
     /// Its message.
     pub message: String,
@@ -23,12 +24,24 @@ pub struct Refusal {
     pub column: Option<String>,
 }
 
-fn place(table: Option<&str>, column: Option<&str>) -> String {
-    let named = |what, name: Option<&str>| name.map(|name| format!(", {what} `{name}`"));
-    [named("table", table), named("column", column)]
-        .into_iter()
-        .flatten()
-        .collect()
+/// What passes, in the words of an answer without SQLSTATE.
+const PASSING: &[&str] = &[
+    "deadlock detected",
+    "terminating connection due to administrator command",
+    "canceling statement due to system",
+    "could not obtain lock",
+];
+
+fn place(code: &str, table: Option<&str>, column: Option<&str>) -> String {
+    let named = |what, name: &str| format!("{what} `{name}`");
+    let code = (!code.is_empty()).then(|| format!("SQLSTATE {code}"));
+    let table = table.map(|name| named("table", name));
+    let column = column.map(|name| named("column", name));
+    let all: Vec<String> = [code, table, column].into_iter().flatten().collect();
+    match all.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", all.join(", ")),
+    }
 }
 
 impl Refusal {
@@ -53,6 +66,7 @@ impl Refusal {
             "40001" | "40P01" | "55P03" | "25P03" | "XX001"
         ) || matches!(class, "08" | "53" | "57" | "58")
             || self.is_serializable_conflict()
+            || (self.code.is_empty() && PASSING.iter().any(|text| self.message.contains(text)))
     }
 
     /// Its kind, for metrics.
@@ -103,6 +117,30 @@ pub enum HandoffError {
     Silent {
         /// For how long it was waited.
         seconds: u64,
+    },
+    /// What is done over a connection only.
+    #[error(
+        "rows are removed from the warehouse over the PostgreSQL protocol only, and `warehouse.redshift` has `data_api`; right is `dsn`"
+    )]
+    NoConnection,
+    /// The Data API did not do it: whether it was done is not known.
+    #[error("the Data API of the warehouse failed to {what}")]
+    Api {
+        /// What was asked of it.
+        what: String,
+        /// Its answer, or why there is none.
+        #[source]
+        source: Box<ApiError>,
+    },
+    /// A COPY brought another number of rows than the manifests of its batches say.
+    #[error(
+        "table `{table}`: COPY did not bring the {expected} rows that the manifests say; nothing was loaded"
+    )]
+    Count {
+        /// The table.
+        table: String,
+        /// Rows written.
+        expected: u64,
     },
     /// The warehouse said no.
     #[error("the warehouse refused to {what}")]
@@ -274,16 +312,19 @@ impl HandoffError {
         match self {
             Self::Connection { .. } | Self::Silent { .. } | Self::Lake(_) => true,
             Self::Refused { refusal, .. } => refusal.is_passing(),
+            Self::Api { source, .. } => source.is_passing,
             // The store may have failed; a file that is damaged stays so, and costs a try now and then.
             Self::File { .. } | Self::Model { .. } => true,
             Self::Manifest(error) => matches!(error, CommitError::Lake(_)),
             Self::Dsn
+            | Self::NoConnection
             | Self::Tls(_)
             | Self::Table { .. }
             | Self::Cell { .. }
             | Self::Copy { .. }
             | Self::Stray { .. }
             | Self::Rows { .. }
+            | Self::Count { .. }
             | Self::ModelCell { .. }
             | Self::ModelRows { .. }
             | Self::Digest { .. }
@@ -297,11 +338,13 @@ impl HandoffError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Connection { .. } | Self::Silent { .. } | Self::Tls(_) => "connection",
+            Self::Api { source, .. } => source.kind(),
             Self::Refused { refusal, .. } => refusal.kind(),
             Self::Table { .. } | Self::Stray { .. } => "table",
             Self::Copy { .. }
             | Self::Cell { .. }
             | Self::Rows { .. }
+            | Self::Count { .. }
             | Self::ModelCell { .. }
             | Self::ModelRows { .. } => "data",
             Self::File { .. }
@@ -309,7 +352,9 @@ impl HandoffError {
             | Self::Manifest(_)
             | Self::Lake(_)
             | Self::Decision { .. } => "lake",
-            Self::Dsn | Self::Digest { .. } | Self::Undecidable { .. } => "configuration",
+            Self::Dsn | Self::NoConnection | Self::Digest { .. } | Self::Undecidable { .. } => {
+                "configuration"
+            }
         }
     }
 

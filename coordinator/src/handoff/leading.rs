@@ -99,7 +99,7 @@ async fn hand_off(tools: Arc<Tools>, stored: v1::Pipeline) {
         return std::future::pending().await;
     }
     let lake = match tools.workplace.lake(&pipeline) {
-        Ok(opened) => Lake::of(&pipeline, opened),
+        Ok(opened) => Lake::of(&pipeline, opened, tools.workplace.s3()),
         Err(error) => {
             tracing::error!(
                 pipeline = name,

@@ -18,10 +18,12 @@
 //! | is down, restarts, is full         | tries again with growing pauses; the lake goes on, batches wait       |
 //! | refuses for good                   | says which table, column, file and rule, and tries again each minute  |
 
+mod ask;
 mod backlog;
 mod catalogue;
 pub(crate) mod connection;
 mod copy;
+mod data_api;
 mod decide;
 mod error;
 mod expired;
@@ -51,10 +53,12 @@ use crate::ledger::State;
 use crate::lifecycle::Hook;
 use crate::metrics::handoff::HandoffMetrics;
 use backlog::Backlog;
+use data_api::Salt;
 use expired::Expired;
 use session::{Load, Outcome, Session};
 
 pub use copy::CellError;
+pub use data_api::ApiError;
 pub use decide::{Candidate, Loaded, Standing, candidates};
 pub use error::{HandoffError, Refusal};
 pub use leading::tend;
@@ -115,6 +119,8 @@ pub struct Handoff {
     lake: Lake,
     watched: Watched,
     session: Option<Session>,
+    /// What tells this process's tries of a load from those before.
+    salt: Salt,
     /// What the load ledger held when it was looked at last.
     loaded: Option<Loaded>,
     expired: Expired,
@@ -132,6 +138,7 @@ impl Handoff {
             lake,
             watched,
             session: None,
+            salt: Salt::default(),
             loaded: None,
             expired: Expired::default(),
         })
@@ -221,7 +228,7 @@ impl Handoff {
     }
 
     async fn connect(&mut self) -> Result<(), HandoffError> {
-        let session = Session::open(&self.pipeline).await?;
+        let session = Session::open(&self.pipeline, &self.lake, &self.salt).await?;
         self.loaded = Some(session.loaded(&self.pipeline).await?);
         self.session = Some(session);
         Ok(())
@@ -264,7 +271,7 @@ pub async fn standings(
     lake: &Lake,
     known: &Known,
 ) -> Result<Vec<Candidate>, HandoffError> {
-    let loaded = catalogue::look(pipeline).await?;
+    let loaded = catalogue::look(pipeline, lake).await?;
     candidates(
         &known.state,
         &loaded,

@@ -28,8 +28,9 @@ use millrace_proto::manifest::Manifest;
 use tokio_postgres::CopyInSink;
 
 use super::HandoffError;
+use super::ask::{Ask, field};
 use super::catalogue;
-use super::connection::{Connection, field};
+use super::connection::Connection;
 use super::decide::{Candidate, Loaded};
 use super::read::{self, Piece};
 use super::session::{Load, Outcome};

@@ -19,13 +19,15 @@
 use bytes::Bytes;
 use millrace_pipeline::catalog::ddl::{self, TableColumn};
 use millrace_pipeline::catalog::identifier::{identifier, literal, qualified};
-use millrace_pipeline::spec::model::{ColumnType, Pipeline, Secret};
+use millrace_pipeline::spec::model::{ColumnType, Pipeline, RedshiftAccess};
 use millrace_proto::keys;
 use millrace_proto::manifest::WrittenObject;
 use serde::Serialize;
 
+use super::ask::{Ask, Row, field};
 use super::catalogue;
-use super::connection::{Connection, field};
+use super::connection::Connection;
+use super::data_api::{self, DataApiClient, Salt};
 use super::decide::{Candidate, Loaded};
 use super::preflight::preflight;
 use super::session::{Load, Outcome};
@@ -44,10 +46,48 @@ const EXPLAINED_FILES: usize = 256;
 
 /// A session with the warehouse, its table checked.
 pub(super) struct Session {
-    connection: Connection,
+    way: Way,
     table: String,
     ledger: String,
     role: Option<String>,
+}
+
+/// How statements get there.
+pub(super) enum Way {
+    Postgres(Connection),
+    DataApi(DataApiClient, Salt),
+}
+
+impl Way {
+    pub(super) async fn open(
+        access: &RedshiftAccess,
+        lake: &Lake,
+        salt: &Salt,
+    ) -> Result<Self, HandoffError> {
+        match access {
+            RedshiftAccess::Dsn(dsn) => Ok(Self::Postgres(Connection::open(dsn).await?)),
+            RedshiftAccess::DataApi(api) => {
+                let client = DataApiClient::open(api, lake)?;
+                Ok(Self::DataApi(client, Salt::clone(salt)))
+            }
+        }
+    }
+}
+
+impl Ask for Way {
+    async fn rows(&self, what: &str, sql: &str) -> Result<Vec<Row>, HandoffError> {
+        match self {
+            Self::Postgres(connection) => connection.rows(what, sql).await,
+            Self::DataApi(client, _) => client.rows(what, sql).await,
+        }
+    }
+
+    async fn run(&self, what: &str, sql: &str) -> Result<(), HandoffError> {
+        match self {
+            Self::Postgres(connection) => connection.run(what, sql).await,
+            Self::DataApi(client, _) => client.run(what, sql).await,
+        }
+    }
 }
 
 /// The list of files that COPY reads.
@@ -69,14 +109,14 @@ struct LoadMeta {
 }
 
 impl Session {
-    /// Connects, and makes, widens or refuses the table.
+    /// Makes, widens or refuses the table.
     pub(super) async fn open(
-        dsn: &Secret,
+        way: Way,
         role: Option<&str>,
         pipeline: &Pipeline,
     ) -> Result<Self, HandoffError> {
         let session = Self {
-            connection: Connection::open(dsn).await?,
+            way,
             table: ddl::table(pipeline).to_owned(),
             ledger: ddl::ledger(pipeline),
             role: role.map(str::to_owned),
@@ -87,14 +127,14 @@ impl Session {
 
     /// What the load ledger holds of this pipeline.
     pub(super) async fn loaded(&self, pipeline: &Pipeline) -> Result<Loaded, HandoffError> {
-        catalogue::loaded(&self.connection, &self.ledger, pipeline).await
+        catalogue::loaded(&self.way, &self.ledger, pipeline).await
     }
 
     async fn settle_table(&self, pipeline: &Pipeline) -> Result<(), HandoffError> {
         // First what was loaded, then the table: another loader may make both meanwhile, and the table comes before its rows.
-        let ledger = catalogue::columns(&self.connection, &catalogue::ledger_of(&self.table)).await?;
+        let ledger = catalogue::columns(&self.way, &catalogue::ledger_of(&self.table)).await?;
         let was_loaded = !ledger.is_empty() && !self.loaded(pipeline).await?.is_empty();
-        let found = catalogue::columns(&self.connection, &self.table).await?;
+        let found = catalogue::columns(&self.way, &self.table).await?;
         if found.is_empty() && was_loaded {
             return Err(catalogue::dropped(&self.table, &self.ledger, pipeline));
         }
@@ -102,9 +142,9 @@ impl Session {
         if found.is_empty() || ledger.is_empty() {
             if let Some((schema, _)) = self.table.split_once('.') {
                 let sql = format!("CREATE SCHEMA IF NOT EXISTS {}", qualified(schema));
-                self.connection.run(&what, &sql).await?;
+                self.way.run(&what, &sql).await?;
             }
-            self.connection.run(&what, &ddl::redshift(pipeline)).await?;
+            self.way.run(&what, &ddl::redshift(pipeline)).await?;
         }
         if found.is_empty() {
             return Ok(());
@@ -120,7 +160,7 @@ impl Session {
             let (table, column) = (qualified(&self.table), column.definition());
             tracing::info!(table, column, "the table is widened");
             let sql = format!("ALTER TABLE {table} ADD COLUMN {column}");
-            self.connection.run(&what, &sql).await?;
+            self.way.run(&what, &sql).await?;
         }
         Ok(())
     }
@@ -137,8 +177,25 @@ impl Session {
         let count = group(loads, &columns);
         let group = &loads[..count];
         let columns = columns.into_iter().flatten().next().unwrap_or_default();
-        let outcome = self.transaction(pipeline, lake, group, &columns, hook).await;
-        match self.connection.settle(outcome).await {
+        let outcome = match &self.way {
+            Way::Postgres(connection) => {
+                let outcome = self
+                    .transaction(connection, pipeline, lake, group, &columns, hook)
+                    .await;
+                connection.settle(outcome).await
+            }
+            Way::DataApi(client, salt) => {
+                let loader = data_api::Loader {
+                    client,
+                    salt,
+                    table: &self.table,
+                    ledger: &self.ledger,
+                    role: self.role.as_deref(),
+                };
+                data_api::load(&loader, pipeline, lake, group, &columns, hook).await
+            }
+        };
+        match outcome {
             Ok(outcome) => Ok((outcome, count)),
             Err(error) => Err(self.explain(error, pipeline, lake, group, &columns).await),
         }
@@ -178,6 +235,7 @@ impl Session {
 
     async fn transaction(
         &self,
+        connection: &Connection,
         pipeline: &Pipeline,
         lake: &Lake,
         group: &[Load],
@@ -186,79 +244,77 @@ impl Session {
     ) -> Result<Outcome, HandoffError> {
         hook(Moment::Loading);
         let source = put_manifest(lake, group).await?;
-        self.connection.run("begin a transaction", "BEGIN").await?;
+        connection.run("begin a transaction", "BEGIN").await?;
         let lock = format!("LOCK TABLE {}", self.ledger);
-        self.connection.run("lock the load ledger", &lock).await?;
-        let batches: Vec<String> = group
-            .iter()
-            .map(|load| literal(load.candidate.batch.as_str()))
-            .collect();
-        let there = format!(
-            "SELECT batch FROM {} WHERE pipeline = {} AND batch IN ({})",
-            self.ledger,
-            literal(pipeline.name.as_str()),
-            batches.join(", ")
-        );
-        if !self
-            .connection
-            .rows("show its load ledger", &there)
-            .await?
-            .is_empty()
-        {
-            self.connection.run("roll back", "ROLLBACK").await?;
+        connection.run("lock the load ledger", &lock).await?;
+        let there = format!("SELECT batch {}", there(&self.ledger, pipeline, group));
+        if !connection.rows("show its load ledger", &there).await?.is_empty() {
+            connection.run("roll back", "ROLLBACK").await?;
             return Ok(Outcome::WasThere);
         }
         hook(Moment::Claimed);
         if let Some(url) = source {
             let role = self.role.as_deref();
             let sql = copy_statement(&self.table, columns, &url, role, has_lists(pipeline));
-            self.connection.run(&what(&self.table, group), &sql).await?;
-            self.check_count(group).await?;
+            connection.run(&what(&self.table, group), &sql).await?;
+            check_count(connection, group).await?;
         }
         hook(Moment::Copied);
-        let rows: Vec<String> = group
-            .iter()
-            .map(|load| ledger_row(pipeline, &load.candidate))
-            .collect();
-        let note = format!(
-            "INSERT INTO {} (pipeline, batch, attempt, manifest_digest, \"rows\") VALUES {}",
-            self.ledger,
-            rows.join(", ")
-        );
-        self.connection.run("note the load", &note).await?;
-        self.connection.run("commit the load", "COMMIT").await?;
+        let note = note(&self.ledger, pipeline, group);
+        connection.run("note the load", &note).await?;
+        connection.run("commit the load", "COMMIT").await?;
         hook(Moment::Loaded);
         Ok(Outcome::Loaded)
     }
+}
 
-    async fn check_count(&self, group: &[Load]) -> Result<(), HandoffError> {
-        let rows = self
-            .connection
-            .rows("count the load", "SELECT pg_last_copy_count()")
-            .await?;
-        let found = rows
-            .first()
-            .and_then(|row| field(row, 0).parse().ok())
-            .unwrap_or(0);
-        let expected: u64 = group.iter().map(|load| load.candidate.rows).sum();
-        match group.last() {
-            Some(last) if found != expected => Err(HandoffError::Rows {
-                batch: last.candidate.batch.clone(),
-                file: last
-                    .manifest
-                    .files
-                    .last()
-                    .map(|file| file.object.key.clone())
-                    .unwrap_or_default(),
-                found,
-                expected,
-            }),
-            Some(_) | None => Ok(()),
-        }
+async fn check_count(connection: &Connection, group: &[Load]) -> Result<(), HandoffError> {
+    let rows = connection
+        .rows("count the load", "SELECT pg_last_copy_count()")
+        .await?;
+    let found = rows
+        .first()
+        .and_then(|row| field(row, 0).parse().ok())
+        .unwrap_or(0);
+    let expected: u64 = group.iter().map(|load| load.candidate.rows).sum();
+    match group.last() {
+        Some(last) if found != expected => Err(HandoffError::Rows {
+            batch: last.candidate.batch.clone(),
+            file: last
+                .manifest
+                .files
+                .last()
+                .map(|file| file.object.key.clone())
+                .unwrap_or_default(),
+            found,
+            expected,
+        }),
+        Some(_) | None => Ok(()),
     }
 }
 
-fn what(table: &str, group: &[Load]) -> String {
+/// `FROM` and `WHERE` of the group's rows in the load ledger.
+pub(super) fn there(ledger: &str, pipeline: &Pipeline, group: &[Load]) -> String {
+    let batches = group.iter().map(|load| literal(load.candidate.batch.as_str()));
+    let batches: Vec<String> = batches.collect();
+    format!(
+        "FROM {ledger} WHERE pipeline = {} AND batch IN ({})",
+        literal(pipeline.name.as_str()),
+        batches.join(", ")
+    )
+}
+
+/// The statement that notes the group in the load ledger.
+pub(super) fn note(ledger: &str, pipeline: &Pipeline, group: &[Load]) -> String {
+    let rows = group.iter().map(|load| ledger_row(pipeline, &load.candidate));
+    let rows: Vec<String> = rows.collect();
+    format!(
+        "INSERT INTO {ledger} (pipeline, batch, attempt, manifest_digest, \"rows\") VALUES {}",
+        rows.join(", ")
+    )
+}
+
+pub(super) fn what(table: &str, group: &[Load]) -> String {
     match group {
         [one] => format!("take batch {} into `{table}`", one.candidate.batch),
         [first, .., last] => format!(
@@ -309,7 +365,7 @@ fn ledger_row(pipeline: &Pipeline, candidate: &Candidate) -> String {
     )
 }
 
-fn has_lists(pipeline: &Pipeline) -> bool {
+pub(super) fn has_lists(pipeline: &Pipeline) -> bool {
     let is_list = |kind: &ColumnType| matches!(kind, ColumnType::List(_));
     pipeline.columns.iter().any(|column| is_list(&column.kind))
 }
@@ -337,7 +393,7 @@ pub(super) fn copy_statement(
 }
 
 /// Puts the list of files into the lake and gives its address; none where there are no files.
-async fn put_manifest(lake: &Lake, group: &[Load]) -> Result<Option<String>, HandoffError> {
+pub(super) async fn put_manifest(lake: &Lake, group: &[Load]) -> Result<Option<String>, HandoffError> {
     let files = group.iter().flat_map(|load| &load.manifest.files);
     put_list(lake, files.map(|file| &file.object)).await
 }
@@ -411,6 +467,7 @@ mod tests {
     #[test]
     fn an_object_is_addressed_below_the_lakes_prefix() {
         let lake = Lake {
+            s3: millrace_pipeline::source::S3Options::default(),
             url: "s3://bucket/some/prefix".to_owned(),
             store: Arc::new(InMemory::new()),
             root: Path::from("some/prefix"),

@@ -18,11 +18,12 @@ use chrono::DateTime;
 use millrace_pipeline::catalog::ddl;
 use millrace_pipeline::catalog::identifier::{identifier, literal, qualified};
 use millrace_pipeline::privacy::Subject;
-use millrace_pipeline::spec::model::{ColumnType, Pipeline, Secret, Warehouse};
+use millrace_pipeline::spec::model::{ColumnType, Pipeline, RedshiftAccess, Secret, Warehouse};
 
 use super::HandoffError;
+use super::ask::{Ask, field};
 use super::catalogue;
-use super::connection::{Connection, field};
+use super::connection::Connection;
 use crate::ledger::{LegalHold, Why};
 use crate::lifecycle::{Hook, Moment, now_us};
 
@@ -110,7 +111,7 @@ pub async fn erase_subject(
 
 /// A pipeline's table.
 struct Place<'a> {
-    dsn: &'a Secret,
+    dsn: Option<&'a Secret>,
     is_postgres: bool,
     table: &'a str,
 }
@@ -118,8 +119,11 @@ struct Place<'a> {
 impl<'a> Place<'a> {
     fn of(pipeline: &'a Pipeline) -> Option<Self> {
         let (dsn, is_postgres) = match pipeline.warehouse.as_ref()? {
-            Warehouse::Postgres { dsn, .. } => (dsn, true),
-            Warehouse::Redshift { dsn, .. } => (dsn, false),
+            Warehouse::Postgres { dsn, .. } => (Some(dsn), true),
+            Warehouse::Redshift { access, .. } => match access {
+                RedshiftAccess::Dsn(dsn) => (Some(dsn), false),
+                RedshiftAccess::DataApi(_) => (None, false),
+            },
         };
         let table = ddl::table(pipeline);
         Some(Self {
@@ -131,7 +135,8 @@ impl<'a> Place<'a> {
 
     /// A connection; none where there is no table yet.
     async fn open(&self) -> Result<Option<Connection>, HandoffError> {
-        let connection = Connection::open(self.dsn).await?;
+        let dsn = self.dsn.ok_or(HandoffError::NoConnection)?;
+        let connection = Connection::open(dsn).await?;
         let columns = catalogue::columns(&connection, self.table).await?;
         Ok((!columns.is_empty()).then_some(connection))
     }

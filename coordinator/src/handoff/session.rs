@@ -3,6 +3,7 @@
 use millrace_pipeline::spec::model::{HandoffUnit, Pipeline, Warehouse};
 use millrace_proto::manifest::Manifest;
 
+use super::data_api::Salt;
 use super::decide::{Candidate, Loaded};
 use super::{HandoffError, postgres, redshift};
 use crate::lake::Lake;
@@ -30,15 +31,16 @@ pub(super) enum Session {
 }
 
 impl Session {
-    pub(super) async fn open(pipeline: &Pipeline) -> Result<Self, HandoffError> {
+    pub(super) async fn open(pipeline: &Pipeline, lake: &Lake, salt: &Salt) -> Result<Self, HandoffError> {
         match &pipeline.warehouse {
             Some(Warehouse::Postgres { dsn, .. }) => {
                 Ok(Self::Postgres(postgres::Session::open(dsn, pipeline).await?))
             }
-            Some(Warehouse::Redshift { dsn, iam_role, .. }) => {
+            Some(Warehouse::Redshift { access, iam_role, .. }) => {
+                let way = redshift::Way::open(access, lake, salt).await?;
                 let role = iam_role.as_deref();
                 Ok(Self::Redshift(
-                    redshift::Session::open(dsn, role, pipeline).await?,
+                    redshift::Session::open(way, role, pipeline).await?,
                 ))
             }
             None => Err(HandoffError::Dsn),

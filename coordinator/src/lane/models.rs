@@ -191,7 +191,11 @@ impl Lane {
         let job = running.id.clone();
         let prepared = &running.prepared;
         batches.pipeline = Arc::clone(&pipeline);
-        batches.lake = Lake::of(&pipeline, (Arc::clone(&prepared.lake), prepared.root.clone()));
+        batches.lake = Lake::of(
+            &pipeline,
+            (Arc::clone(&prepared.lake), prepared.root.clone()),
+            self.tools.workplace.s3(),
+        );
         let ran = marts::backfill(batches, &pipeline.marts, &job, LIMITS, &is_asked).await?;
         if ran.is_none() {
             return Ok(true);

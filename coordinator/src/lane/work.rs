@@ -271,7 +271,11 @@ impl Lane {
             return Ok(());
         }
         let pipeline = Arc::clone(&prepared.steps.pipeline);
-        let lake = Lake::of(&pipeline, (Arc::clone(&prepared.lake), prepared.root.clone()));
+        let lake = Lake::of(
+            &pipeline,
+            (Arc::clone(&prepared.lake), prepared.root.clone()),
+            self.tools.workplace.s3(),
+        );
         let tools = &self.tools;
         let ledger =
             EtcdLedger::open(&tools.etcd, &tools.prefix, &self.name, &tools.lead, lake.clone()).await?;

@@ -205,6 +205,7 @@ mod tests {
     fn lake(folder: &std::path::Path) -> Lake {
         let root = Path::from_absolute_path(folder).unwrap();
         Lake {
+            s3: millrace_pipeline::source::S3Options::default(),
             url: format!("file://{}", folder.display()),
             store: Arc::new(LocalFileSystem::new()),
             root,

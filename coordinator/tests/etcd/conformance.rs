@@ -43,6 +43,7 @@ impl Place for Beside {
             url: "memory:///".to_owned(),
             store: Arc::clone(&store) as _,
             root: Path::default(),
+            s3: millrace_pipeline::source::S3Options::default(),
         };
         Self { lake, store }
     }

@@ -104,6 +104,7 @@ fn lake() -> Lake {
         url: "memory:///".to_owned(),
         store: Arc::new(InMemory::new()),
         root: Path::default(),
+        s3: millrace_pipeline::source::S3Options::default(),
     }
 }
 

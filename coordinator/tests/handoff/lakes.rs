@@ -53,6 +53,7 @@ impl Bench {
             url: pipeline.lake.url.clone(),
             store,
             root,
+            s3: millrace_pipeline::source::S3Options::default(),
         };
         Self {
             folder,

@@ -8,6 +8,7 @@
     reason = "a test stops at what it did not expect"
 )]
 
+mod data_api;
 mod ends;
 mod faults;
 mod lakes;

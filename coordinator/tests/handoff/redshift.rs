@@ -9,7 +9,7 @@ use millrace_coordinator::ledger::LegalHold;
 use millrace_coordinator::lifecycle::Hook;
 use millrace_coordinator::marts::{self, Asked, Limits};
 use millrace_loadtest::redshift_sim::{Fault, Simulator};
-use millrace_pipeline::spec::model::{Pipeline, Secret, Warehouse};
+use millrace_pipeline::spec::model::{Pipeline, RedshiftAccess, Secret, Warehouse};
 use object_store::ObjectStore;
 
 use crate::lakes::{Bench, COLUMNS};
@@ -19,15 +19,15 @@ use crate::server::Server;
 /// The role that COPY is told.
 const ROLE: &str = "arn:aws:iam::123456789012:role/load";
 
-struct Stage {
-    server: Server,
-    simulator: Simulator,
-    bench: Bench,
+pub(crate) struct Stage {
+    pub(crate) server: Server,
+    pub(crate) simulator: Simulator,
+    pub(crate) bench: Bench,
 }
 
 impl Stage {
     /// The lake's folder stands for the bucket `lake`.
-    async fn set(batches: usize) -> Self {
+    pub(crate) async fn set(batches: usize) -> Self {
         let server = Server::start().await;
         let mut bench = Bench::new(COLUMNS, "");
         bench.fill(0, batches, 20).await;
@@ -46,14 +46,27 @@ impl Stage {
     }
 
     fn handoff(&self, table: &str) -> Handoff {
-        let pipeline = Arc::new(self.pipeline(table));
+        self.handoff_by(self.by_dsn(), table)
+    }
+
+    fn by_dsn(&self) -> RedshiftAccess {
+        let dsn = format!("postgres://loader@{}/dev", self.simulator.address);
+        RedshiftAccess::Dsn(Secret::new(dsn))
+    }
+
+    pub(crate) fn handoff_by(&self, access: RedshiftAccess, table: &str) -> Handoff {
+        let pipeline = Arc::new(self.pipeline_by(access, table));
         Handoff::new(pipeline, self.bench.lake.clone(), Watched::default()).unwrap()
     }
 
     fn pipeline(&self, table: &str) -> Pipeline {
+        self.pipeline_by(self.by_dsn(), table)
+    }
+
+    fn pipeline_by(&self, access: RedshiftAccess, table: &str) -> Pipeline {
         let mut pipeline = self.bench.pipeline.clone();
         pipeline.warehouse = Some(Warehouse::Redshift {
-            dsn: Secret::new(format!("postgres://loader@{}/dev", self.simulator.address)),
+            access,
             table: table.to_owned(),
             sort_key: Vec::new(),
             dist_key: None,
@@ -62,7 +75,7 @@ impl Stage {
         pipeline
     }
 
-    async fn loaded(&self, table: &str) -> Vec<String> {
+    pub(crate) async fn loaded(&self, table: &str) -> Vec<String> {
         let sql = format!("SELECT id FROM {table} ORDER BY id COLLATE \"C\"");
         self.server.sql(&sql).await
     }

@@ -17,6 +17,9 @@ struct Arguments {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:5439")]
     listen: SocketAddr,
+    /// Where to serve the Data API, by HTTP; without it, not at all.
+    #[arg(long, value_name = "LISTEN")]
+    data_api: Option<SocketAddr>,
     /// The PostgreSQL that keeps the rows.
     #[arg(long, value_name = "DSN")]
     postgres: String,
@@ -36,7 +39,10 @@ async fn main() -> Result<()> {
             .build()?;
         buckets.insert(bucket, Arc::new(store));
     }
-    let _simulator = Simulator::start(arguments.listen, arguments.postgres, buckets).await?;
+    let mut simulator = Simulator::start(arguments.listen, arguments.postgres, buckets).await?;
+    if let Some(listen) = arguments.data_api {
+        simulator.serve_data_api(listen).await?;
+    }
     tokio::signal::ctrl_c().await?;
     Ok(())
 }

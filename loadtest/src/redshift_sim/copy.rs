@@ -1,20 +1,12 @@
 //! COPY, executed: the list of files, each file against the table, the rows into PostgreSQL.
 //!
-//! | rule                                                              | Redshift's guide                                     |
-//! |-------------------------------------------------------------------|------------------------------------------------------|
-//! | an entry of the list has `meta.content_length`, and it is right   | "Using a manifest to specify data files"             |
-//! | a `mandatory` file that is missing fails the load, another is left out | the same                                        |
-//! | as many columns in the file as in the list, taken by position     | "COPY from columnar data formats"                    |
-//! | a column's type goes into its table column's                      | the same, "Data types"                               |
-//! | nested columns need SERIALIZETOJSON and SUPER                     | "Data format parameters", SERIALIZETOJSON            |
-//! | no text longer than its VARCHAR, in bytes; no null for NOT NULL   | "Character types", "Load error reference"            |
-//! | one bad file fails the whole COPY                                 | "COPY from columnar data formats"                    |
+//! By which rules, each with its test: [`super::rules`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Fields};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
 use futures::SinkExt;
@@ -45,14 +37,14 @@ struct Meta {
     content_length: Option<u64>,
 }
 
-struct Column {
-    name: String,
+pub(super) struct Column {
+    pub(super) name: String,
     /// As the catalogue has it.
-    kind: String,
-    not_null: bool,
+    pub(super) kind: String,
+    pub(super) not_null: bool,
 }
 
-type Buckets = HashMap<String, Arc<dyn ObjectStore>>;
+pub(super) type Buckets = HashMap<String, Arc<dyn ObjectStore>>;
 
 /// Executes a COPY; the rows that it brought.
 pub(super) async fn execute(client: &Client, copy: &Copy, buckets: &Buckets) -> Result<u64, Refused> {
@@ -108,7 +100,7 @@ async fn columns(client: &Client, copy: &Copy) -> Result<Vec<Column>, Refused> {
     Ok(listed)
 }
 
-async fn files(copy: &Copy, buckets: &Buckets) -> Result<Vec<(String, Bytes)>, Refused> {
+pub(super) async fn files(copy: &Copy, buckets: &Buckets) -> Result<Vec<(String, Bytes)>, Refused> {
     if !copy.manifest {
         return Err(Refused::new(
             "0A000",
@@ -179,24 +171,7 @@ async fn file(
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)
         .map_err(|error| scan(format!("it is no Parquet file: {error}")))?;
     let fields = reader.schema().fields().clone();
-    if fields.len() != table.len() {
-        let message = format!(
-            "unmatched number of columns: {} in the file, {} listed",
-            fields.len(),
-            table.len()
-        );
-        return Err(scan(message));
-    }
-    for (field, column) in fields.iter().zip(table) {
-        if !fits(field.data_type(), &column.kind, copy.serialize_to_json) {
-            return Err(scan(format!(
-                "incompatible Parquet schema for column '{}': column type {}, Parquet {}",
-                column.name,
-                column.kind,
-                field.data_type()
-            )));
-        }
-    }
+    matches(&fields, table, copy.serialize_to_json).map_err(scan)?;
     let names: Vec<String> = table
         .iter()
         .map(|column| format!("\"{}\"", column.name.replace('"', "\"\"")))
@@ -213,6 +188,27 @@ async fn file(
         sink.send(text.into()).await.map_err(|error| refused(&error))?;
     }
     sink.finish().await.map_err(|error| refused(&error))
+}
+
+/// Whether a file's columns go into the table's, each into the one at its place.
+pub(super) fn matches(fields: &Fields, table: &[Column], to_json: bool) -> Result<(), String> {
+    if fields.len() != table.len() {
+        return Err(format!(
+            "unmatched number of columns: {} in the file, {} listed",
+            fields.len(),
+            table.len()
+        ));
+    }
+    let mut pairs = fields.iter().zip(table);
+    match pairs.find(|(field, column)| !fits(field.data_type(), &column.kind, to_json)) {
+        None => Ok(()),
+        Some((field, column)) => Err(format!(
+            "incompatible Parquet schema for column '{}': column type {}, Parquet {}",
+            column.name,
+            column.kind,
+            field.data_type()
+        )),
+    }
 }
 
 /// Whether values of a file's type go into a table's column.
@@ -236,7 +232,7 @@ fn fits(found: &DataType, column: &str, to_json: bool) -> bool {
 }
 
 /// Rows as PostgreSQL's text format.
-fn text(batch: &RecordBatch, table: &[Column]) -> Result<String, String> {
+pub(super) fn text(batch: &RecordBatch, table: &[Column]) -> Result<String, String> {
     let options = FormatOptions::default();
     let columns: Vec<(&Column, &dyn Array, ArrayFormatter<'_>)> = table
         .iter()

@@ -11,10 +11,15 @@
 //! | lose after the commit   | commits, and closes the connection instead of answering         |
 //! | conflict                | answers the next COPY with 1023 and aborts the transaction       |
 //! | be slow                 | waits before the next COPY                                      |
+//! | lose the answer         | accepts the next batch of the Data API, and closes the connection |
+//! | throttle, too many      | refuses the next statement of the Data API                      |
 //!
 //! Each fault happens once.
 
 mod copy;
+mod data_api;
+mod http;
+mod rules;
 mod statement;
 mod wire;
 
@@ -43,6 +48,19 @@ pub enum Fault {
     Conflict,
     /// The next COPY takes this much longer.
     Slow(Duration),
+    /// The Data API accepts the next batch, and the answer is lost.
+    LoseAnswer,
+    /// The Data API throttles the next statement.
+    Throttle,
+    /// The Data API has too many statements for the next one.
+    TooMany,
+}
+
+impl Fault {
+    /// Whether it is an answer to a request of the Data API.
+    fn is_of_requests(self) -> bool {
+        matches!(self, Self::Throttle | Self::TooMany)
+    }
 }
 
 /// Why a statement is refused.
@@ -68,6 +86,7 @@ struct Shared {
     dsn: String,
     buckets: HashMap<String, Arc<dyn ObjectStore>>,
     fault: Mutex<Option<Fault>>,
+    statements: data_api::Statements,
 }
 
 /// A running simulator.
@@ -75,12 +94,14 @@ pub struct Simulator {
     /// Where it listens.
     pub address: SocketAddr,
     shared: Arc<Shared>,
-    task: tokio::task::JoinHandle<()>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Drop for Simulator {
     fn drop(&mut self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
@@ -100,6 +121,7 @@ impl Simulator {
             dsn,
             buckets,
             fault: Mutex::new(None),
+            statements: data_api::Statements::default(),
         });
         let for_all = Arc::clone(&shared);
         let task = tokio::spawn(async move {
@@ -112,8 +134,25 @@ impl Simulator {
         Ok(Self {
             address,
             shared,
-            task,
+            tasks: vec![task],
         })
+    }
+
+    /// Listens for the Data API too; its address.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn serve_data_api(&mut self, listen: SocketAddr) -> std::io::Result<SocketAddr> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::clone(&self.shared);
+        self.tasks.push(tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move { data_api::serve(stream, shared).await.ok() });
+            }
+        }));
+        Ok(address)
     }
 
     /// Arms a fault.
@@ -136,14 +175,8 @@ impl Shared {
 
 async fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut wire = Wire::welcome(stream).await?;
-    let Ok((client, connection)) = tokio_postgres::connect(&shared.dsn, NoTls).await else {
+    let Ok(mut session) = connect(shared).await else {
         return Ok(());
-    };
-    let running = tokio::spawn(connection);
-    let mut session = Session {
-        client,
-        copied: 0,
-        shared,
     };
     while let Some(sql) = wire.query().await? {
         let commits = sql.trim().trim_end_matches(';').eq_ignore_ascii_case("commit");
@@ -156,15 +189,32 @@ async fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         }
         wire.answer(answer).await?;
     }
-    running.abort();
     Ok(())
+}
+
+async fn connect(shared: &Shared) -> Result<Session<'_>, Refused> {
+    let connected = tokio_postgres::connect(&shared.dsn, NoTls).await;
+    let (client, connection) = connected.map_err(|error| refused(&error))?;
+    Ok(Session {
+        client,
+        running: tokio::spawn(connection),
+        copied: 0,
+        shared,
+    })
 }
 
 struct Session<'a> {
     client: Client,
+    running: tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>,
     /// Rows of the last COPY.
     copied: u64,
     shared: &'a Shared,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
 }
 
 impl Session<'_> {

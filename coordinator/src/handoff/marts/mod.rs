@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 use millrace_pipeline::catalog::identifier::{literal, qualified};
 use millrace_pipeline::catalog::mart_ddl;
 use millrace_pipeline::spec::marts::Mart;
-use millrace_pipeline::spec::model::{Pipeline, Secret, Warehouse};
+use millrace_pipeline::spec::model::{Pipeline, RedshiftAccess, Secret, Warehouse};
 use tokio::sync::watch;
 
-use super::connection::{Connection, field};
+use super::ask::{Ask, field};
+use super::connection::Connection;
 use super::session::Outcome;
 use super::table::compare;
 use super::{HandoffError, Known, PAUSE, PAUSE_MAX, catalogue};
@@ -96,7 +97,11 @@ async fn round(pipeline: &Pipeline, lake: &Lake, state: &State, hook: &Hook) -> 
         .collect();
     let (dsn, role, is_redshift) = match &pipeline.warehouse {
         Some(Warehouse::Postgres { dsn, .. }) => (dsn, None, false),
-        Some(Warehouse::Redshift { dsn, iam_role, .. }) => (dsn, iam_role.as_deref(), true),
+        Some(Warehouse::Redshift { access, iam_role, .. }) => match access {
+            RedshiftAccess::Dsn(dsn) => (dsn, iam_role.as_deref(), true),
+            // The pipeline file is refused with such a model.
+            RedshiftAccess::DataApi(_) => return Ok(0),
+        },
         None => return Ok(0),
     };
     if wanted.is_empty() {

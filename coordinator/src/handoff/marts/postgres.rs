@@ -20,6 +20,7 @@ use parquet::errors::ParquetError;
 use tokio_postgres::CopyInSink;
 
 use super::Load;
+use crate::handoff::ask::Ask;
 use crate::handoff::connection::Connection;
 use crate::handoff::session::Outcome;
 use crate::handoff::{HandoffError, copy};

@@ -16,7 +16,8 @@ use millrace_pipeline::spec::model::{ColumnType, Pipeline};
 
 use super::Load;
 use crate::handoff::HandoffError;
-use crate::handoff::connection::{Connection, field};
+use crate::handoff::ask::{Ask, field};
+use crate::handoff::connection::Connection;
 use crate::handoff::redshift::{copy_statement, put_list};
 use crate::handoff::session::Outcome;
 use crate::lake::Lake;

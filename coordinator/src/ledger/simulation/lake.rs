@@ -87,6 +87,7 @@ impl std::fmt::Display for Reached {
 
 pub(super) fn reach(world: &Arc<World>) -> Lake {
     Lake {
+        s3: millrace_pipeline::source::S3Options::default(),
         url: "memory:///".to_owned(),
         store: Arc::new(Reached {
             lake: Arc::clone(&world.lake),

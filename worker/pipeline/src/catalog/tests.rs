@@ -70,7 +70,7 @@ pub(super) fn hostile() -> Pipeline {
     }];
     pipeline.privacy.clear_in = vec!["<prod>".to_owned()];
     pipeline.warehouse = Some(Warehouse::Redshift {
-        dsn: Secret::new("postgres://secret".to_owned()),
+        access: RedshiftAccess::Dsn(Secret::new("postgres://secret".to_owned())),
         table: "analytics.order".to_owned(),
         sort_key: vec!["user".to_owned(), "event_time".to_owned()],
         dist_key: Some("user".to_owned()),

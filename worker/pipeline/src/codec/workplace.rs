@@ -255,6 +255,12 @@ impl Workplace {
         self.options.s3.open_lake(&pipeline.lake)
     }
 
+    /// How S3, and what else AWS has, is reached.
+    #[must_use]
+    pub fn s3(&self) -> &S3Options {
+        &self.options.s3
+    }
+
     fn prepare_pipeline(
         &self,
         pipeline: Pipeline,

@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+use object_store::aws::{
+    AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider, S3ConditionalPut,
+};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore};
@@ -52,6 +54,15 @@ impl S3Options {
     pub fn open_lake(&self, lake: &Lake) -> Result<(Arc<dyn ObjectStore>, Path), StoreError> {
         let there = self.at(lake.endpoint.as_deref(), lake.region.as_deref());
         Stores::new(there).open(&lake.url)
+    }
+
+    /// The credentials by which S3 is reached, for another service of AWS: renewed before they end.
+    ///
+    /// # Errors
+    /// When the options are not usable.
+    pub fn credentials(&self) -> Result<AwsCredentialProvider, StoreError> {
+        // A bucket belongs to each client, and credentials to none.
+        Ok(Arc::clone(connect("credentials", self)?.credentials()))
     }
 
     /// The same access at the endpoint and region that a pipeline declares; what it leaves out stays.

@@ -478,8 +478,8 @@ pub enum Warehouse {
     },
     /// Redshift.
     Redshift {
-        /// Connection string.
-        dsn: Secret,
+        /// How it is reached.
+        access: RedshiftAccess,
         /// `schema.table`.
         table: String,
         /// Sort key columns.
@@ -488,6 +488,44 @@ pub enum Warehouse {
         dist_key: Option<String>,
         /// Role that COPY assumes.
         iam_role: Option<String>,
+    },
+}
+
+/// How Redshift is reached.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RedshiftAccess {
+    /// By the PostgreSQL protocol, with this connection string.
+    Dsn(Secret),
+    /// By the Data API: HTTPS with AWS credentials, no connection to the cluster.
+    DataApi(DataApi),
+}
+
+/// A warehouse behind the Data API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataApi {
+    /// What runs it.
+    pub target: DataApiTarget,
+    /// Its database.
+    pub database: String,
+    /// Secret of Secrets Manager with the database's user; without it and without a user, IAM names the user.
+    pub secret_arn: Option<String>,
+    /// Region; default: the lake's, then the machine's.
+    pub region: Option<String>,
+    /// Where the API is, if not at AWS.
+    pub endpoint: Option<String>,
+}
+
+/// What runs a warehouse behind the Data API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataApiTarget {
+    /// A workgroup of Redshift Serverless.
+    Workgroup(String),
+    /// A provisioned cluster.
+    Cluster {
+        /// Its identifier.
+        name: String,
+        /// The database's user, whose temporary credentials the API fetches.
+        db_user: Option<String>,
     },
 }
 

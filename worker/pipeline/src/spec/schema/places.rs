@@ -175,6 +175,7 @@ pub(super) fn warehouse() -> Value {
     );
     let redshift = [
         ("dsn", dsn()),
+        ("data_api", data_api()),
         ("table", table()),
         ("sort_key", texts("Sort key columns; none of type json or list.")),
         (
@@ -189,13 +190,42 @@ pub(super) fn warehouse() -> Value {
             ),
         ),
     ];
-    let redshift = object(
-        "Amazon Redshift, loaded by COPY from the lake.",
-        &["dsn", "table"],
+    let mut redshift = object(
+        "Amazon Redshift, loaded by COPY from the lake; reached by exactly one of dsn and data_api.",
+        &["table"],
         redshift,
     );
+    redshift["oneOf"] = json!([{ "required": ["dsn"] }, { "required": ["data_api"] }]);
     let text = "Where committed batches are loaded, each once: exactly one of these.";
     one_of(text, [("postgres", postgres), ("redshift", redshift)])
+}
+
+fn data_api() -> Value {
+    let properties = [
+        (
+            "workgroup",
+            with_examples(text("Workgroup of Redshift Serverless."), json!(["analytics"])),
+        ),
+        ("cluster", text("Identifier of a provisioned cluster.")),
+        ("database", with_examples(text("The database."), json!(["dev"]))),
+        (
+            "secret_arn",
+            text("Secret of Secrets Manager with the database's user; without it IAM names the user."),
+        ),
+        (
+            "db_user",
+            text("User of a cluster's database, where there is no secret."),
+        ),
+        ("region", region()),
+        ("endpoint", endpoint()),
+    ];
+    let mut object = object(
+        "The Data API: HTTPS with AWS credentials instead of a connection. Exactly one of workgroup and cluster.",
+        &["database"],
+        properties,
+    );
+    object["oneOf"] = json!([{ "required": ["workgroup"] }, { "required": ["cluster"] }]);
+    object
 }
 
 pub(super) fn handoff() -> Value {

@@ -18,7 +18,7 @@ fn properties<'a>(schema: &'a Value, path: &[&str]) -> &'a Value {
 #[test]
 fn the_keys_of_the_schema_are_those_that_the_readers_know() {
     let root = json_schema();
-    let sections: [(&[&str], &[&str]); 24] = [
+    let sections: [(&[&str], &[&str]); 25] = [
         (&[], ROOT),
         (&["source"], intake::SOURCE),
         (&["source", "files"], intake::FILES),
@@ -42,6 +42,7 @@ fn the_keys_of_the_schema_are_those_that_the_readers_know() {
         (&["warehouse"], outlet::WAREHOUSE),
         (&["warehouse", "postgres"], outlet::POSTGRES),
         (&["warehouse", "redshift"], outlet::REDSHIFT),
+        (&["warehouse", "redshift", "data_api"], outlet::DATA_API),
         (&["models", "[]"], marts::MODEL),
         (&["models", "[]", "warehouse"], marts::MODEL_WAREHOUSE),
         (&["retention"], outlet::RETENTION),

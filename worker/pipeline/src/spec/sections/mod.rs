@@ -1,6 +1,7 @@
 //! One reader a section of the file. Each reads what it alone can judge; what two sections must agree on
 //! is for [`super::check`].
 
+mod data_api;
 pub(super) mod intake;
 pub(super) mod marts;
 pub(super) mod outlet;

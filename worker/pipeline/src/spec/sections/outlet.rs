@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use super::data_api::data_api;
 use super::{absolute, endpoint, s3_url};
 use crate::spec::fields::Field;
 use crate::spec::model::{
-    Compression, HandoffUnit, Lake, Limits, Partition, PartitionLevel, Retention, Secret, Warehouse,
+    Compression, HandoffUnit, Lake, Limits, Partition, PartitionLevel, RedshiftAccess, Retention, Secret,
+    Warehouse,
 };
 use crate::spec::reader::Reader;
 use crate::spec::units;
@@ -14,7 +16,17 @@ pub(in crate::spec) const PARTITION: &[&str] = &["time", "by", "source", "latene
 pub(in crate::spec) const LAKE: &[&str] = &["url", "endpoint", "region", "file_bytes", "compression"];
 pub(in crate::spec) const WAREHOUSE: &[&str] = &["postgres", "redshift"];
 pub(in crate::spec) const POSTGRES: &[&str] = &["dsn", "table"];
-pub(in crate::spec) const REDSHIFT: &[&str] = &["dsn", "table", "sort_key", "dist_key", "iam_role"];
+pub(in crate::spec) const REDSHIFT: &[&str] =
+    &["dsn", "data_api", "table", "sort_key", "dist_key", "iam_role"];
+pub(in crate::spec) const DATA_API: &[&str] = &[
+    "workgroup",
+    "cluster",
+    "database",
+    "secret_arn",
+    "db_user",
+    "region",
+    "endpoint",
+];
 pub(in crate::spec) const RETENTION: &[&str] = &["lake", "quarantine", "warehouse", "replaced"];
 pub(in crate::spec) const LIMITS: &[&str] = &["record_bytes", "depth"];
 
@@ -206,17 +218,27 @@ pub(in crate::spec) fn warehouse(field: &Field<'_>, reader: &mut Reader<'_>) -> 
     let section = field.section(reader, WAREHOUSE)?;
     let (kind, field) = section.exactly_one(reader, &["postgres", "redshift"])?;
     let section = field.section(reader, if kind == "postgres" { POSTGRES } else { REDSHIFT })?;
-    let dsn = section
-        .required(reader, "dsn", "\"${env:WAREHOUSE_DSN}\"")
-        .and_then(|field| dsn(&field, reader));
+    let is_postgres = kind == "postgres";
+    let access = if is_postgres {
+        let field = section.required(reader, "dsn", "\"${env:WAREHOUSE_DSN}\"");
+        field
+            .and_then(|field| dsn(&field, reader))
+            .map(RedshiftAccess::Dsn)
+    } else {
+        match section.exactly_one(reader, &["dsn", "data_api"]) {
+            Some(("dsn", field)) => dsn(&field, reader).map(RedshiftAccess::Dsn),
+            Some((_, field)) => data_api(&field, reader).map(RedshiftAccess::DataApi),
+            None => None,
+        }
+    };
     let table = section
         .required(reader, "table", "analytics.events")
         .and_then(|field| table_name(&field, true, reader));
-    if kind == "postgres" {
-        return Some(Warehouse::Postgres {
-            dsn: dsn?,
-            table: table?,
-        });
+    if is_postgres {
+        let Some(RedshiftAccess::Dsn(dsn)) = access else {
+            return None;
+        };
+        return Some(Warehouse::Postgres { dsn, table: table? });
     }
     let sort_key = section.optional("sort_key").map_or(Some(Vec::new()), |field| {
         field.texts(reader, "a list of columns: [event_time]")
@@ -229,7 +251,7 @@ pub(in crate::spec) fn warehouse(field: &Field<'_>, reader: &mut Reader<'_>) -> 
         .and_then(|field| iam_role(&field, reader));
     // With their faults reported, placeholders let the columns be checked on.
     Some(Warehouse::Redshift {
-        dsn: dsn.unwrap_or_else(|| Secret::new(String::new())),
+        access: access.unwrap_or_else(|| RedshiftAccess::Dsn(Secret::new(String::new()))),
         table: table.unwrap_or_default(),
         sort_key: sort_key.unwrap_or_default(),
         dist_key,

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::spec::model::{
-    Column, ColumnType, ColumnValue, Compression, DedupScope, HandoffUnit, Limits, OnDown, PartitionLevel,
-    PiiClass, Source, Strategy, Warehouse, When,
+    Column, ColumnType, ColumnValue, Compression, DataApi, DataApiTarget, DedupScope, HandoffUnit, Limits,
+    OnDown, PartitionLevel, PiiClass, RedshiftAccess, Source, Strategy, Warehouse, When,
 };
 
 /// A file that loads.
@@ -182,4 +182,25 @@ fn old_suites_and_anchors_are_read() {
         .replace("suites/github.json", "old.json")
         .replace("\"${env:CUSTOMERS_DSN}\"", "&dsn \"${env:CUSTOMERS_DSN}\"");
     loaded(&text.replace("\"${env:WAREHOUSE_DSN}\"", "*dsn"));
+}
+
+#[test]
+fn redshift_is_reached_by_the_data_api() {
+    let api = "data_api: {cluster: main, database: dev, db_user: loader, region: eu-central-1}";
+    let text = DESIGN.replacen("dsn: \"${env:WAREHOUSE_DSN}\"", api, 1);
+    let pipeline = check(&text).unwrap();
+    let Some(Warehouse::Redshift { access, .. }) = pipeline.warehouse else {
+        panic!("no Redshift");
+    };
+    let wanted = DataApi {
+        target: DataApiTarget::Cluster {
+            name: "main".to_owned(),
+            db_user: Some("loader".to_owned()),
+        },
+        database: "dev".to_owned(),
+        secret_arn: None,
+        region: Some("eu-central-1".to_owned()),
+        endpoint: None,
+    };
+    assert_eq!(access, RedshiftAccess::DataApi(wanted));
 }

@@ -103,6 +103,12 @@ refused! {
     a_sort_key_that_is_no_column_is_refused: "sort_key: [event_time]" => "sort_key: [event_tmie]", "warehouse.redshift.sort_key[0]", "did you mean `event_time`?";
     a_distribution_key_of_a_super_column_is_refused: "dist_key: actor" => "dist_key: payload", "warehouse.redshift.dist_key", "SUPER";
     text_that_is_no_connection_string_is_refused: "${env:WAREHOUSE_DSN}" => "${env:NOT_A_DSN}", "warehouse.redshift.dsn", "not a connection string";
+    two_ways_to_redshift_are_refused: "redshift: {" => "redshift: {data_api: {workgroup: a, database: dev}, ", "warehouse.redshift.data_api", "both `dsn` and `data_api`";
+    no_way_to_redshift_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\", " => "", "warehouse.redshift", "none of `dsn`, `data_api`";
+    a_data_api_of_nothing_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {database: dev}", "warehouse.redshift.data_api", "none of `workgroup`, `cluster`";
+    a_workgroups_user_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {workgroup: a, database: dev, db_user: me}", "data_api.db_user", "is for a `cluster`";
+    two_users_of_a_cluster_are_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {cluster: a, database: dev, db_user: me, secret_arn: \"arn:aws:secretsmanager:r:1:secret:s\"}", "data_api.db_user", "one of them";
+    what_is_no_secret_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {cluster: a, database: dev, secret_arn: hunter2}", "data_api.secret_arn", "is not a secret";
     a_quarantine_that_outlives_the_lake_is_refused: "quarantine: 30d" => "quarantine: 500d", "retention.quarantine", "longer than the lake's `400d`";
     a_lake_shorter_than_lateness_is_refused: "{lake: 400d, quarantine: 30d, warehouse: 90d}" => "{lake: 1h}", "retention.lake", "partition.lateness";
     a_record_limit_out_of_range_is_refused: "record_bytes: 1MiB" => "record_bytes: 2GiB", "limits.record_bytes", "out of range";

@@ -1,0 +1,144 @@
+//! The handoff into Redshift by the Data API, as the simulator plays it: what the PostgreSQL protocol does, and what can
+//! happen on this way only.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use millrace_coordinator::handoff::Handoff;
+use millrace_loadtest::redshift_sim::Fault;
+use millrace_pipeline::source::S3Options;
+use millrace_pipeline::spec::model::{DataApi, DataApiTarget, RedshiftAccess, Secret};
+
+use crate::loads::PATIENCE;
+use crate::redshift::Stage;
+
+struct ApiStage {
+    stage: Stage,
+    address: SocketAddr,
+}
+
+impl ApiStage {
+    async fn set(batches: usize) -> Self {
+        let mut stage = Stage::set(batches).await;
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let address = stage.simulator.serve_data_api(listen).await.unwrap();
+        stage.bench.lake.s3 = S3Options {
+            region: Some("eu-central-1".to_owned()),
+            access_key_id: Some("loader".to_owned()),
+            secret_access_key: Some(Secret::new("secret".to_owned())),
+            ..S3Options::default()
+        };
+        Self { stage, address }
+    }
+
+    fn handoff(&self, table: &str) -> Handoff {
+        let api = DataApi {
+            target: DataApiTarget::Workgroup("analytics".to_owned()),
+            database: "dev".to_owned(),
+            secret_arn: None,
+            region: None,
+            endpoint: Some(format!("http://{}", self.address)),
+        };
+        self.stage.handoff_by(RedshiftAccess::DataApi(api), table)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_wait_share_one_batch_of_statements_and_arrive_once() {
+    let api = ApiStage::set(5).await;
+    let stage = &api.stage;
+    let table = stage.server.table();
+    let state = stage.bench.state().await;
+    let round = api.handoff(&table).settle(&state, PATIENCE).await.unwrap();
+    assert_eq!((round.batches, round.rows), (5, 100));
+    assert_eq!(stage.loaded(&table).await, stage.bench.ids().await);
+    let lists = stage.bench.lake.list("loads").await.unwrap();
+    assert_eq!(lists.len(), 1, "{lists:?}");
+    let again = api.handoff(&table).settle(&state, PATIENCE).await.unwrap();
+    assert_eq!(again.batches, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_a_refusal_or_a_conflict_loads_each_event_once() {
+    let api = ApiStage::set(3).await;
+    let stage = &api.stage;
+    let (state, expected) = (stage.bench.state().await, stage.bench.ids().await);
+    let slow = Fault::Slow(Duration::from_millis(50));
+    for fault in [
+        Fault::LoseAnswer,
+        Fault::Throttle,
+        Fault::TooMany,
+        Fault::Conflict,
+        slow,
+    ] {
+        for round in 0..10 {
+            let table = stage.server.table();
+            let mut handoff = api.handoff(&table);
+            // The table is there before the fault is armed: it is to meet the load.
+            let empty = millrace_coordinator::ledger::State::default();
+            handoff.round(&empty).await.unwrap();
+            stage.simulator.arm(fault);
+            handoff.settle(&state, PATIENCE).await.unwrap();
+            assert!(stage.simulator.has_happened(), "{fault:?}");
+            assert_eq!(stage.loaded(&table).await, expected, "{fault:?} {round}");
+        }
+    }
+}
+
+/// The other process comes while the statement runs: its token is the same, and so is the statement.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_loaders_at_once_load_each_batch_once() {
+    let api = ApiStage::set(3).await;
+    let stage = &api.stage;
+    let (state, expected) = (stage.bench.state().await, stage.bench.ids().await);
+    for _ in 0..10 {
+        let table = stage.server.table();
+        let empty = millrace_coordinator::ledger::State::default();
+        api.handoff(&table).round(&empty).await.unwrap();
+        let (mut one, mut two) = (api.handoff(&table), api.handoff(&table));
+        let (one, two) = tokio::join!(one.settle(&state, PATIENCE), two.settle(&state, PATIENCE));
+        (one.unwrap(), two.unwrap());
+        assert_eq!(stage.loaded(&table).await, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ways_at_once_load_each_batch_once() {
+    let api = ApiStage::set(3).await;
+    let stage = &api.stage;
+    let (state, expected) = (stage.bench.state().await, stage.bench.ids().await);
+    let dsn = format!("postgres://loader@{}/dev", stage.simulator.address);
+    for _ in 0..10 {
+        let table = stage.server.table();
+        let empty = millrace_coordinator::ledger::State::default();
+        api.handoff(&table).round(&empty).await.unwrap();
+        let access = RedshiftAccess::Dsn(Secret::new(dsn.clone()));
+        let (mut one, mut two) = (api.handoff(&table), stage.handoff_by(access, &table));
+        let (one, two) = tokio::join!(one.settle(&state, PATIENCE), two.settle(&state, PATIENCE));
+        assert_eq!(one.unwrap().batches + two.unwrap().batches, 3);
+        assert_eq!(stage.loaded(&table).await, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_copy_names_file_column_and_rule() {
+    let api = ApiStage::set(1).await;
+    let stage = &api.stage;
+    let long = "x".repeat(70_000);
+    let line = format!("{{\"id\":\"long\",\"at\":\"2026-01-01T00:00:00Z\",\"user\":\"{long}\"}}\n");
+    stage.bench.write("in/long.json", &line);
+    stage.bench.run().await;
+    let table = stage.server.table();
+    let state = stage.bench.state().await;
+    let error = api.handoff(&table).settle(&state, PATIENCE).await.unwrap_err();
+    let text = error.text();
+    assert!(!error.is_retryable(), "{text}");
+    for part in [
+        "column `user`",
+        "70000 bytes, the most is 65535",
+        "data/date=2026-01-01/hour=00/",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(stage.loaded(&table).await, Vec::<String>::new());
+}

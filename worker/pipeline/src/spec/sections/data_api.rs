@@ -1,0 +1,84 @@
+//! `warehouse.redshift.data_api`: Redshift by HTTPS, without a connection to it.
+//!
+//! | runs it                    | who the database's user is                                        |
+//! |----------------------------|-------------------------------------------------------------------|
+//! | `workgroup` (Serverless)   | the secret's, or the one that IAM gives                           |
+//! | `cluster`                  | the secret's, `db_user`, or the one that IAM gives                |
+
+use super::endpoint;
+use super::outlet::DATA_API;
+use crate::spec::fields::{Field, Section};
+use crate::spec::model::{DataApi, DataApiTarget};
+use crate::spec::reader::Reader;
+
+pub(super) fn data_api(field: &Field<'_>, reader: &mut Reader<'_>) -> Option<DataApi> {
+    let section = field.section(reader, DATA_API)?;
+    let target = section.exactly_one(reader, &["workgroup", "cluster"]);
+    let is_cluster = matches!(target, Some(("cluster", _)));
+    let target = target.and_then(|(_, field)| name(&field, reader));
+    let database = section
+        .required(reader, "database", "dev")
+        .and_then(|field| field.text(reader, "the database's name"));
+    let secret_arn = section
+        .optional("secret_arn")
+        .and_then(|field| secret_arn(&field, reader));
+    let db_user = db_user(&section, is_cluster, reader);
+    let region = section
+        .optional("region")
+        .and_then(|field| field.text(reader, "`eu-central-1`"));
+    let endpoint = section
+        .optional("endpoint")
+        .and_then(|field| endpoint(&field, reader));
+    let name = target?;
+    Some(DataApi {
+        target: if is_cluster {
+            DataApiTarget::Cluster { name, db_user }
+        } else {
+            DataApiTarget::Workgroup(name)
+        },
+        database: database?,
+        secret_arn,
+        region,
+        endpoint,
+    })
+}
+
+fn db_user(section: &Section<'_>, is_cluster: bool, reader: &mut Reader<'_>) -> Option<String> {
+    let field = section.optional("db_user")?;
+    if !is_cluster {
+        let wrong = "`db_user` is for a `cluster`: in a workgroup, IAM or the secret names the user";
+        reader.fault_of_key(&field.key, wrong, "leave it out, or `secret_arn: arn:aws:...`");
+    } else if section.optional("secret_arn").is_some() {
+        let wrong = "both `db_user` and `secret_arn` name the database's user";
+        reader.fault_of_key(&field.key, wrong, "one of them");
+    }
+    field.text(reader, "a user of the database")
+}
+
+fn name(field: &Field<'_>, reader: &mut Reader<'_>) -> Option<String> {
+    let right = "1 to 64 of a-z, 0-9 and `-`: `analytics`";
+    let text = field.text(reader, right)?;
+    let sound = (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if !sound {
+        let wrong = format!(
+            "`{}` is not a name of a workgroup or cluster",
+            reader.shown(&field.key)
+        );
+        reader.fault(&field.key, wrong, right);
+    }
+    sound.then_some(text)
+}
+
+fn secret_arn(field: &Field<'_>, reader: &mut Reader<'_>) -> Option<String> {
+    let right = "`arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME`";
+    let text = field.text(reader, right)?;
+    let sound = text.starts_with("arn:aws") && text.contains(":secretsmanager:");
+    if !sound {
+        let wrong = format!("`{}` is not a secret", reader.shown(&field.key));
+        reader.fault(&field.key, wrong, right);
+    }
+    sound.then_some(text)
+}
