@@ -142,3 +142,19 @@ async fn a_refused_copy_names_file_column_and_rule() {
     }
     assert_eq!(stage.loaded(&table).await, Vec::<String>::new());
 }
+
+/// The token of the first load is remembered for hours, and what it stands for is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_a_person_emptied_is_loaded_again() {
+    let api = ApiStage::set(2).await;
+    let stage = &api.stage;
+    let (state, expected) = (stage.bench.state().await, stage.bench.ids().await);
+    let table = stage.server.table();
+    api.handoff(&table).settle(&state, PATIENCE).await.unwrap();
+    let (schema, _) = table.split_once('.').unwrap();
+    let emptied = format!("TRUNCATE {table}; TRUNCATE {schema}.millrace_loads");
+    stage.server.sql(&emptied).await;
+    let again = api.handoff(&table).settle(&state, PATIENCE).await.unwrap();
+    assert_eq!(again.batches, 2);
+    assert_eq!(stage.loaded(&table).await, expected);
+}

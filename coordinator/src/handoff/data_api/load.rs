@@ -63,28 +63,30 @@ pub(in crate::handoff) async fn load(
     let what = redshift::what(loader.table, group);
     hook(Moment::Claimed);
     let mut ended = batch(loader, &what, &steps).await?;
-    if let Ended::Failed { at_once: true, .. } = ended
-        && loader.salt.lock().is_none()
-    {
-        // It may be what a process before this one was told: this one's own try has a token of its own.
+    if ended.at_once {
+        // It may be an earlier try's end: what is so now, the load ledger tells. A try of our own has a token of its own.
+        match (there(loader, pipeline, group).await?, &ended.failure) {
+            (There::All, None) => {
+                hook(Moment::Loaded);
+                return Ok(Outcome::Loaded);
+            }
+            (There::All | There::Some, _) => return Ok(Outcome::WasThere),
+            (There::None, _) => {}
+        }
         *loader.salt.lock() = Some(Uuid::new_v4());
         ended = batch(loader, &what, &steps).await?;
     }
     hook(Moment::Copied);
-    let Ended::Failed { at, message, .. } = ended else {
+    let Some(failure) = ended.failure else {
         hook(Moment::Loaded);
         return Ok(Outcome::Loaded);
     };
     *loader.salt.lock() = Some(Uuid::new_v4());
-    let loaded = catalogue::loaded(loader.client, loader.ledger, pipeline).await?;
-    if group
-        .iter()
-        .any(|load| loaded.contains_key(&load.candidate.batch))
-    {
+    if there(loader, pipeline, group).await? != There::None {
         return Ok(Outcome::WasThere);
     }
-    let condition = at.and_then(|at| steps.get(at)?.condition);
-    let error = refusal(&what, message);
+    let condition = failure.at.and_then(|at| steps.get(at)?.condition);
+    let error = refusal(&what, failure.message);
     match condition {
         Some(Condition::Count(expected)) if !error.is_retryable() => Err(HandoffError::Count {
             table: loader.table.to_owned(),
@@ -92,6 +94,31 @@ pub(in crate::handoff) async fn load(
         }),
         Some(Condition::Count(_) | Condition::Claim) | None => Err(error),
     }
+}
+
+/// How much of a group is in the load ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    All,
+    Some,
+    None,
+}
+
+async fn there(loader: &Loader<'_>, pipeline: &Pipeline, group: &[Load]) -> Result<There, HandoffError> {
+    let loaded = catalogue::loaded(loader.client, loader.ledger, pipeline).await?;
+    let digest = |load: &Load| loaded.get(&load.candidate.batch);
+    Ok(
+        if group
+            .iter()
+            .all(|load| digest(load) == Some(&load.candidate.digest))
+        {
+            There::All
+        } else if group.iter().any(|load| digest(load).is_some()) {
+            There::Some
+        } else {
+            There::None
+        },
+    )
 }
 
 async fn batch(loader: &Loader<'_>, what: &str, steps: &[Step]) -> Result<Ended, HandoffError> {

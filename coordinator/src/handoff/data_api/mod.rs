@@ -10,6 +10,7 @@
 //! | the answer to a batch          | the next try has the same token, which makes it the same statement (for 8 hours) |
 //! | an answer while it runs        | it is asked again, a few times                                                 |
 //! | it failed                      | the token is used up: the next try has another one ([`Salt`])                  |
+//! | it had ended when first looked at | it may be an earlier try's, even of a table since emptied: the load ledger decides |
 //! | too many statements, throttled | the round is tried again with growing pauses                                   |
 //!
 //! Requests are boxed: AWS's futures are deep enough to meet the compiler's limit in whoever awaits them.
@@ -58,16 +59,18 @@ pub(super) struct DataApiClient {
 
 /// How a statement, or a batch of them, ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ended {
-    Finished,
-    Failed {
-        /// Which of the batch; none where the API does not say.
-        at: Option<usize>,
-        /// Why, on one line.
-        message: String,
-        /// It had ended when we looked first: it may be an earlier try's.
-        at_once: bool,
-    },
+pub(super) struct Ended {
+    /// It had ended when we looked first: it may be an earlier try's.
+    at_once: bool,
+    failure: Option<Failure>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failure {
+    /// Which of the batch; none where the API does not say.
+    at: Option<usize>,
+    /// Why, on one line.
+    message: String,
 }
 
 /// A statement that has ended.
@@ -215,7 +218,10 @@ impl Ask for DataApiClient {
 fn ended(told: &DescribeStatementOutput, at_once: bool) -> Option<Ended> {
     let subs = told.sub_statements();
     match told.status()? {
-        StatusString::Finished => Some(Ended::Finished),
+        StatusString::Finished => Some(Ended {
+            at_once,
+            failure: None,
+        }),
         StatusString::Failed | StatusString::Aborted => {
             let is_failed = |status: &StatementStatusString| *status == StatementStatusString::Failed;
             let at = subs.iter().position(|sub| sub.status().is_some_and(is_failed));
@@ -223,16 +229,17 @@ fn ended(told: &DescribeStatementOutput, at_once: bool) -> Option<Ended> {
             let message = of_sub.or(told.error()).unwrap_or("it was aborted");
             let message = message.lines().next().unwrap_or_default();
             let message = message.strip_prefix("ERROR: ").unwrap_or(message).to_owned();
-            Some(Ended::Failed { at, message, at_once })
+            let failure = Some(Failure { at, message });
+            Some(Ended { at_once, failure })
         }
         _ => None,
     }
 }
 
 fn refused(what: &str, ended: Ended) -> Result<(), HandoffError> {
-    match ended {
-        Ended::Finished => Ok(()),
-        Ended::Failed { message, .. } => Err(data_api::refusal(what, message)),
+    match ended.failure {
+        None => Ok(()),
+        Some(failure) => Err(data_api::refusal(what, failure.message)),
     }
 }
 
