@@ -245,6 +245,7 @@ fn apply_at(sandbox: &Sandbox, at: DateTime<Utc>) -> millrace_coordinator::reten
         url: format!("file://{}", folder.display()),
         store: Arc::new(LocalFileSystem::new()),
         root: object_store::path::Path::from_absolute_path(&folder).unwrap(),
+        s3: millrace_pipeline::source::S3Options::default(),
     };
     let applying = apply(
         Arc::new(pipeline),

@@ -72,13 +72,11 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) -> std::io::Re
     while let Some(call) = caller.call().await? {
         let executes = call.target.ends_with("ExecuteStatement");
         let answer = if executes && let Some(fault) = shared.take(Fault::is_of_requests) {
-            Err(match fault {
-                Fault::TooMany => Exception(
-                    400,
-                    "ActiveStatementsExceededException",
-                    "active statements exceeded the limit".to_owned(),
-                ),
-                _ => Exception(400, "ThrottlingException", "Rate exceeded".to_owned()),
+            Err(if fault == Fault::TooMany {
+                let text = "active statements exceeded the limit".to_owned();
+                Exception(400, "ActiveStatementsExceededException", text)
+            } else {
+                Exception(400, "ThrottlingException", "Rate exceeded".to_owned())
             })
         } else {
             answer(&call, &shared)

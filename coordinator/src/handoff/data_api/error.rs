@@ -63,6 +63,10 @@ impl ApiError {
 }
 
 /// What became of a request.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else it is, it is no answer"
+)]
 pub(super) fn of<E>(what: &str, error: &SdkError<E, HttpResponse>) -> HandoffError
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,

@@ -113,13 +113,13 @@ async fn send(client: &HttpClient, request: HttpRequest) -> Result<HttpResponse,
     let request = request.try_into_http1x().map_err(|error| user(error.into()))?;
     // Requests of the Data API are JSON in memory.
     let request = request.map(|body| HttpRequestBody::from(body.bytes().unwrap_or_default().to_vec()));
-    let answer = client
-        .execute(request)
-        .await
-        .map_err(|error| match error.kind() {
-            HttpErrorKind::Timeout => ConnectorError::timeout(error.into()),
-            _ => ConnectorError::io(error.into()),
-        })?;
+    let answer = client.execute(request).await.map_err(|error| {
+        if error.kind() == HttpErrorKind::Timeout {
+            ConnectorError::timeout(error.into())
+        } else {
+            ConnectorError::io(error.into())
+        }
+    })?;
     let status = StatusCode::try_from(answer.status().as_u16()).map_err(|error| user(error.into()))?;
     let (parts, body) = answer.into_parts();
     let body = body

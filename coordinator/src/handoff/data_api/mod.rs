@@ -215,6 +215,10 @@ impl Ask for DataApiClient {
 }
 
 /// What a look says of the end; none while it runs.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else it is, it has not ended"
+)]
 fn ended(told: &DescribeStatementOutput, at_once: bool) -> Option<Ended> {
     let subs = told.sub_statements();
     match told.status()? {
@@ -257,6 +261,10 @@ fn refusal(what: &str, message: String) -> HandoffError {
 }
 
 /// A cell as the PostgreSQL protocol would show it.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the rest are nulls, and types that no query of ours gives"
+)]
 fn text(field: &Field) -> String {
     match field {
         Field::StringValue(text) => text.clone(),
