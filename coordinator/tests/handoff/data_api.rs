@@ -97,7 +97,8 @@ async fn two_loaders_at_once_load_each_batch_once() {
         api.handoff(&table).round(&empty).await.unwrap();
         let (mut one, mut two) = (api.handoff(&table), api.handoff(&table));
         let (one, two) = tokio::join!(one.settle(&state, PATIENCE), two.settle(&state, PATIENCE));
-        (one.unwrap(), two.unwrap());
+        one.unwrap();
+        two.unwrap();
         assert_eq!(stage.loaded(&table).await, expected);
     }
 }
