@@ -37,7 +37,7 @@ impl Server {
     pub(crate) async fn crash(&self) {
         script(self.folder.path(), "kill").await;
         // The new server waits for the processes of the old one to be gone.
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(180);
         while !run(self.folder.path(), "start").await.status.success() {
             assert!(Instant::now() < deadline, "PostgreSQL does not come back");
             tokio::time::sleep(Duration::from_millis(200)).await;
