@@ -132,6 +132,18 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// The ledger's refusal, if it is one: nobody may go on then.
+    ///
+    /// # Errors
+    /// Itself, where it is not.
+    pub fn into_ledger(self: Box<Self>) -> Result<LedgerError, Box<Self>> {
+        if let Self::Ledger(error) = *self {
+            Ok(error)
+        } else {
+            Err(self)
+        }
+    }
+
     /// Whether a batch waits for a snapshot, as its pipeline says.
     fn waits(&self) -> bool {
         matches!(self, Self::Enrich(error) if matches!(**error, SnapshotError::Waits { .. }))

@@ -100,12 +100,7 @@ impl ErasureError {
         let Self::Run(run) = self else {
             return Err(self);
         };
-        let run = *run;
-        if let RunError::Ledger(error) = run {
-            Ok(error)
-        } else {
-            Err(Self::Run(Box::new(run)))
-        }
+        run.into_ledger().map_err(Self::Run)
     }
 
     /// Whether waiting helps: loads of batches that hold the person are on their way.

@@ -76,12 +76,7 @@ impl RetentionError {
         let Self::Run(run) = self else {
             return Err(self);
         };
-        let run = *run;
-        if let RunError::Ledger(error) = run {
-            Ok(error)
-        } else {
-            Err(Self::Run(Box::new(run)))
-        }
+        run.into_ledger().map_err(Self::Run)
     }
 }
 

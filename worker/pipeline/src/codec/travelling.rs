@@ -108,7 +108,6 @@ pub fn assemble(
     workplace: &Workplace,
 ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
     let attempt = Arc::new(attempt);
-    let names = bucket_names(buckets)?;
     let add = |step: Step, input: Arc<dyn ExecutionPlan>| -> Result<Arc<dyn ExecutionPlan>, PlanError> {
         let extra = match step {
             Step::Quality => Extra {
@@ -120,7 +119,7 @@ pub fn assemble(
                 ..Extra::default()
             },
             Step::Pack => Extra {
-                buckets: names.clone(),
+                buckets: bucket_names(buckets)?,
                 ..Extra::default()
             },
             Step::Scan

@@ -61,3 +61,14 @@ fn read(path: &Path) -> io::Result<String> {
 fn check(text: &str) -> Result<Pipeline, Report> {
     load(text, "pipeline.yaml", Path::new(BASE), &env, &read)
 }
+
+/// The faults of a file after a change: `line: key: wrong | right`.
+#[track_caller]
+fn faults_of_change(file: &str, from: &str, to: &str) -> Vec<String> {
+    assert!(file.contains(from), "{from}");
+    let report = check(&file.replacen(from, to, 1)).unwrap_err();
+    let line = |fault: &super::SpecFault| {
+        format!("{}: {}: {} | {}", fault.line, fault.key, fault.wrong, fault.right)
+    };
+    report.faults.iter().map(line).collect()
+}

@@ -90,12 +90,7 @@ fn a_model_is_another_one_when_what_it_reads_is() {
 /// The faults after a change: `line: key: wrong | right`.
 #[track_caller]
 fn faults_after(from: &str, to: &str) -> Vec<String> {
-    assert!(MODELS.contains(from), "{from}");
-    let report = check(&MODELS.replacen(from, to, 1)).unwrap_err();
-    let line = |fault: &crate::spec::SpecFault| {
-        format!("{}: {}: {} | {}", fault.line, fault.key, fault.wrong, fault.right)
-    };
-    report.faults.iter().map(line).collect()
+    faults_of_change(MODELS, from, to)
 }
 
 /// One test a rule: the change to the file, and what the one fault must say.

@@ -12,12 +12,7 @@ fn fault_after(from: &str, to: &str) -> String {
 
 #[track_caller]
 fn faults_after(from: &str, to: &str) -> Vec<String> {
-    assert!(DESIGN.contains(from), "{from}");
-    let report = check(&DESIGN.replacen(from, to, 1)).unwrap_err();
-    let line = |fault: &crate::spec::SpecFault| {
-        format!("{}: {}: {} | {}", fault.line, fault.key, fault.wrong, fault.right)
-    };
-    report.faults.iter().map(line).collect()
+    faults_of_change(DESIGN, from, to)
 }
 
 /// One test a rule: the change to the file, and what the fault must say.
