@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 fn main() -> std::io::Result<()> {
-    const FILES: [&str; 7] = [
+    const FILES: [&str; 8] = [
+        "claim",
         "cluster",
         "handoff",
         "job",

@@ -13,9 +13,10 @@
 //!
 //! The clock comes in as a value.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use millrace_pipeline::dedup::claims::Keeper;
 use millrace_proto::v1::{self, PROTOCOL_VERSION, Worker, WorkerState};
 use parking_lot::Mutex;
 
@@ -32,8 +33,8 @@ pub struct Welcome {
     pub drain: bool,
     /// It drains, and an attempt that runs may need what it holds: it stays.
     pub is_needed: bool,
-    /// Attempts that are over without a result, `<pipeline>/<batch>-<attempt>`: their tasks may stop.
-    pub given_up: Vec<String>,
+    /// Attempts that are over, `<pipeline>/<batch>-<attempt>`: their tasks may stop, their claims be forgotten.
+    pub over: Vec<String>,
 }
 
 /// Why a heartbeat was not taken.
@@ -65,7 +66,7 @@ pub struct Workers {
     seats: Mutex<BTreeMap<String, Seat>>,
     /// Earlier processes of workers that started anew.
     replaced: Mutex<Vec<Worker>>,
-    given_up: Mutex<VecDeque<(Instant, String)>>,
+    over: Mutex<VecDeque<(Instant, String)>>,
 }
 
 #[derive(Debug)]
@@ -148,21 +149,50 @@ impl Workers {
         let welcome = Welcome {
             drain: seat.drain,
             is_needed: seat.is_draining() && seat.is_needed,
-            given_up: self.given_up(now),
+            over: self.over(now),
         };
         seats.insert(name, seat);
         Ok(welcome)
     }
 
-    /// An attempt is over without a result: workers are told so.
-    pub fn give_up(&self, attempt: String, now: Instant) {
-        self.given_up.lock().push_back((now, attempt));
+    /// An attempt is over: workers are told so.
+    pub fn end(&self, attempt: String, now: Instant) {
+        self.over.lock().push_back((now, attempt));
     }
 
-    fn given_up(&self, now: Instant) -> Vec<String> {
-        let mut given_up = self.given_up.lock();
-        given_up.retain(|(at, _)| now.saturating_duration_since(*at) < REMEMBERED);
-        given_up.iter().map(|(_, attempt)| attempt.clone()).collect()
+    fn over(&self, now: Instant) -> Vec<String> {
+        let mut over = self.over.lock();
+        over.retain(|(at, _)| now.saturating_duration_since(*at) < REMEMBERED);
+        over.iter().map(|(_, attempt)| attempt.clone()).collect()
+    }
+
+    /// Who can keep claims: those who take tasks, or all that live where none does.
+    pub fn keepers(&self, now: Instant) -> Vec<Keeper> {
+        let seats = self.seats.lock();
+        let of = |is: &dyn Fn(&Seat) -> bool| -> Vec<Keeper> {
+            let chosen = seats.values().filter(|seat| is(seat));
+            let keeper = |seat: &Seat| Keeper {
+                executor_id: seat.worker.executor_id.clone(),
+                address: seat.worker.address.clone(),
+            };
+            chosen.map(keeper).collect()
+        };
+        let ready = of(&|seat| seat.is_ready(now));
+        if ready.is_empty() {
+            of(&|seat| seat.is_alive(now))
+        } else {
+            ready
+        }
+    }
+
+    /// The first of these that is gone.
+    pub fn gone<'a>(&self, keepers: &'a [Keeper], now: Instant) -> Option<&'a Keeper> {
+        let seats = self.seats.lock();
+        let alive = seats.values().filter(|seat| seat.is_alive(now));
+        let alive: HashSet<&str> = alive.map(|seat| seat.worker.executor_id.as_str()).collect();
+        keepers
+            .iter()
+            .find(|keeper| !alive.contains(keeper.executor_id.as_str()))
     }
 
     /// Whether the worker of this executor id may be given tasks. One that drains or has a trouble may while no other is
@@ -259,7 +289,7 @@ impl Workers {
     pub fn clear(&self) {
         self.seats.lock().clear();
         self.replaced.lock().clear();
-        self.given_up.lock().clear();
+        self.over.lock().clear();
     }
 }
 
@@ -351,15 +381,12 @@ mod tests {
     }
 
     #[test]
-    fn attempts_given_up_are_told_for_a_while() {
+    fn attempts_that_are_over_are_told_for_a_while() {
         let (table, now) = (Workers::default(), Instant::now());
-        table.give_up("shop/b1-7.1".to_owned(), now);
-        assert_eq!(
-            table.join(beat("w1", "a"), now).unwrap().given_up,
-            ["shop/b1-7.1"]
-        );
+        table.end("shop/b1-7.1".to_owned(), now);
+        assert_eq!(table.join(beat("w1", "a"), now).unwrap().over, ["shop/b1-7.1"]);
         let later = now + REMEMBERED;
-        assert_eq!(table.join(beat("w1", "a"), later).unwrap().given_up.len(), 0);
+        assert_eq!(table.join(beat("w1", "a"), later).unwrap().over.len(), 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The engine across workers: every split is read exactly once, and the exchange drops every repeat.
+//! The engine across workers: every split is read exactly once, and every repeat is dropped, wherever its copies are read.
 //!
 //! The oracle counts lines and keys of the input by itself.
 
@@ -10,22 +10,28 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use millrace_coordinator::commit;
+use millrace_coordinator::engine::EngineError;
 use millrace_coordinator::engine::ballista::{Ballista, Work};
 use millrace_coordinator::lake::Lake;
+use millrace_coordinator::workers::Workers;
 use millrace_loadtest::papers::Papers;
-use millrace_pipeline::codec::{AttemptSpec, PipelineText, StepCounters, Workplace, WorkplaceOptions};
+use millrace_pipeline::codec::{AttemptSpec, PipelineText, Workplace, WorkplaceOptions};
 use millrace_pipeline::source::{S3Options, Stores, cut, list};
 use millrace_proto::ids::{Attempt, BatchId, JobId};
 use millrace_proto::manifest::{Manifest, TaskReport};
 use millrace_proto::split::Split;
 use millrace_proto::tls::Tls;
+use millrace_proto::v1;
+use millrace_worker::claims::{ClaimCounts, ClaimDesk, Routes};
 use millrace_worker::disk::Disk;
-use millrace_worker::serving::serve_shuffle;
+use millrace_worker::serving::serve_workers;
 use millrace_worker::tenure::{Place, Tenure};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
@@ -33,6 +39,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 const FILES: usize = 8;
 const LINES: usize = 500;
+const ATTEMPT: Attempt = Attempt { epoch: 7, number: 1 };
 
 /// Events whose key repeats within and across files; one line in fifty is broken.
 fn write_input(folder: &Path) -> (usize, HashSet<String>, usize) {
@@ -76,68 +83,117 @@ lake: {{url: ./lake}}
     )
 }
 
-fn workplace(runner: &str) -> Arc<Workplace> {
-    Arc::new(Workplace::new(WorkplaceOptions {
+fn workplace(runner: &str) -> Workplace {
+    Workplace::new(WorkplaceOptions {
         s3: S3Options::default(),
         env: Arc::new(|name| (name == "KEY").then(|| "sixteen bytes or more".to_owned())),
         key_bytes: 64 << 20,
         task_bytes: 64 << 20,
         runner: runner.to_owned(),
-    }))
+    })
+}
+
+/// A worker says that it is there.
+fn beat(worker: &str, address: &str) -> v1::JoinClusterRequest {
+    v1::JoinClusterRequest {
+        protocol_version: v1::PROTOCOL_VERSION,
+        worker: Some(v1::Worker {
+            name: worker.to_owned(),
+            executor_id: worker.to_owned(),
+            address: address.to_owned(),
+            slots: 2,
+            ..v1::Worker::default()
+        }),
+    }
 }
 
 struct Cluster {
     engine: Ballista,
+    table: Arc<Workers>,
+    /// The workers' heartbeats.
+    beating: JoinHandle<()>,
     _workers: Vec<Tenure>,
     _folders: Vec<tempfile::TempDir>,
     /// Where the scheduler and each worker's shuffle data answer.
     doors: Vec<String>,
-    /// What each worker counts.
-    counters: Vec<Arc<StepCounters>>,
+    /// What each worker claimed with others, and others with it.
+    claims: Vec<Arc<ClaimCounts>>,
 }
 
-/// A scheduler and `workers` executors of two slots, each with a Flight server of its own.
+/// A scheduler and `workers` executors of two slots, each with a server of its own for the others.
 async fn cluster(workers: usize, tls: Option<&Tls>) -> Cluster {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let engine = Ballista::start(listener, workplace("leader"), Arc::default(), tls)
+    let table = Arc::<Workers>::default();
+    let leader = Arc::new(workplace("leader"));
+    let engine = Ballista::start(listener, leader, Arc::clone(&table), tls)
         .await
         .unwrap();
     let (mut tenures, mut folders) = (Vec::new(), Vec::new());
-    let (mut doors, mut counters) = (vec![address.clone()], Vec::new());
+    let (mut doors, mut claims, mut beats) = (vec![address.clone()], Vec::new(), Vec::new());
     for worker in 0..workers {
         let folder = tempfile::tempdir().unwrap();
         let work_dir = folder.path().display().to_string();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        tokio::spawn(serve_shuffle(listener, work_dir.clone(), tls).unwrap());
+        let counts = Arc::<ClaimCounts>::default();
+        let desk = Arc::new(ClaimDesk::new(Arc::clone(&counts)));
+        tokio::spawn(serve_workers(listener, work_dir.clone(), Arc::clone(&desk), tls).unwrap());
         doors.push(format!("127.0.0.1:{port}"));
         let place = Place {
             host: "127.0.0.1".to_owned(),
             port,
             slots: 2,
-            // So little that rows go to disk early.
-            exchange_bytes: 4096,
             work_dir: work_dir.clone(),
             tls: tls.cloned(),
             disk: Arc::new(Disk::new("worker", work_dir.into(), None)),
         };
         let id = format!("worker-{worker}");
-        let workplace = workplace(&id);
-        counters.push(workplace.counters());
+        let workplace = workplace(&id).with_claims(64 << 20, |book| {
+            Arc::new(Routes::new(
+                id.clone(),
+                book,
+                Arc::clone(&counts),
+                tls.map(Tls::client),
+            ))
+        });
+        desk.open(id.clone(), workplace.claim_book());
+        claims.push(counts);
+        beats.push(beat(&id, &doors[worker + 1]));
         tenures.push(
-            Tenure::begin(&address, id.clone(), &place, workplace)
+            Tenure::begin(&address, id.clone(), &place, Arc::new(workplace))
                 .await
                 .unwrap(),
         );
         folders.push(folder);
     }
+    let join = |table: &Workers, beats: &[v1::JoinClusterRequest]| {
+        for beat in beats {
+            table.join(beat.clone(), Instant::now()).unwrap();
+        }
+    };
+    join(&table, &beats);
+    let joined = Arc::clone(&table);
+    let beating = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            join(&joined, &beats);
+        }
+    });
     Cluster {
         engine,
+        table,
+        beating,
         _workers: tenures,
         _folders: folders,
         doors,
-        counters,
+        claims,
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.beating.abort();
     }
 }
 
@@ -186,15 +242,20 @@ async fn bench(scope: &str) -> (Bench, (usize, HashSet<String>, usize)) {
     )
 }
 
-async fn run(cluster: &Cluster, bench: &Bench, batch: &str, committed: &[Manifest]) -> Manifest {
+/// Runs one attempt of a batch.
+async fn attempt(
+    cluster: &Cluster,
+    bench: &Bench,
+    batch: &str,
+    committed: &[Manifest],
+) -> Result<Vec<TaskReport>, EngineError> {
     let batch = BatchId::try_from(batch.to_owned()).unwrap();
-    let attempt = Attempt { epoch: 7, number: 1 };
     let spec = AttemptSpec {
         pipeline: bench.text.clone(),
         environment: None,
         job: "j1".to_owned().try_into().unwrap(),
-        batch: batch.clone(),
-        attempt,
+        batch,
+        attempt: ATTEMPT,
         watermark_us: None,
         quarantine_date: "2026-01-02".to_owned(),
         trace: None,
@@ -210,20 +271,21 @@ async fn run(cluster: &Cluster, bench: &Bench, batch: &str, committed: &[Manifes
         attempt: spec,
         is_follow: false,
         tasks: &tasks,
-        buckets: 4,
         committed: &keys,
     };
-    let reports: Vec<TaskReport> = cluster
-        .engine
-        .run(work, &bench.lake, &|_| {}, &stopped)
-        .await
-        .unwrap();
+    let engine = &cluster.engine;
+    engine.run(work, &bench.lake, &|_| {}, &stopped).await
+}
+
+async fn run(cluster: &Cluster, bench: &Bench, batch: &str, committed: &[Manifest]) -> Manifest {
+    let reports = attempt(cluster, bench, batch, committed).await.unwrap();
+    let batch = BatchId::try_from(batch.to_owned()).unwrap();
     let pipeline = bench
         .text
         .load(&|_| Some("sixteen bytes or more".to_owned()))
         .unwrap();
     let job = JobId::try_from("j1".to_owned()).unwrap();
-    let manifest = commit::join(&pipeline, None, &job, &batch, attempt, &bench.splits, reports);
+    let manifest = commit::join(&pipeline, None, &job, &batch, ATTEMPT, &bench.splits, reports);
     manifest.check().unwrap();
     for file in &manifest.files {
         assert!(bench.folder.path().join("lake").join(&file.object.key).exists());
@@ -244,6 +306,10 @@ async fn eight_splits_on_two_workers_of_two_slots_are_read_once_and_repeats_are_
     assert_eq!(total.written, keys.len() as u64);
     assert_eq!(first.counts.len(), FILES);
     assert!(first.counts.iter().all(|count| count.read == LINES as u64));
+    assert!(
+        cluster.claims.iter().all(|claims| claims.read().0 > 0),
+        "each asked the other"
+    );
     // The same input again, with the first batch committed: all of it is known.
     let second = run(&cluster, &bench, "b2", std::slice::from_ref(&first)).await;
     assert_eq!(second.total().written, 0);
@@ -251,7 +317,7 @@ async fn eight_splits_on_two_workers_of_two_slots_are_read_once_and_repeats_are_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn without_an_exchange_every_task_keeps_its_own_first() {
+async fn with_partition_scope_every_task_keeps_its_own_first() {
     let cluster = cluster(2, None).await;
     let (bench, (lines, keys, broken)) = bench("partition").await;
     let total = run(&cluster, &bench, "b1", &[]).await.total();
@@ -259,6 +325,31 @@ async fn without_an_exchange_every_task_keeps_its_own_first() {
     // Every key stands in two files, and here each file is a partition.
     assert_eq!(total.written, 2 * keys.len() as u64);
     assert_eq!(total.quarantined, broken as u64);
+}
+
+/// A process that takes the place of a keeper knows none of its claims, so it takes none: the attempt is begun again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_attempt_one_of_whose_keepers_is_another_process_by_now_is_begun_again() {
+    let cluster = cluster(2, None).await;
+    let (bench, (lines, keys, _)) = bench("global").await;
+    let address = cluster.doors[2].clone();
+    // In the table stands a process that was there before.
+    cluster.beating.abort();
+    let mut before = beat("worker-1", &address);
+    before.worker.as_mut().unwrap().executor_id = "an earlier process".to_owned();
+    cluster.table.join(before, Instant::now()).unwrap();
+    let failed = attempt(&cluster, &bench, "b1", &[]).await.unwrap_err();
+    assert!(
+        matches!(&failed, EngineError::Job(said) if said.contains("Gone") && said.contains("an earlier process")),
+        "{failed}"
+    );
+    // It has told of itself by now.
+    cluster
+        .table
+        .join(beat("worker-1", &address), Instant::now())
+        .unwrap();
+    let total = run(&cluster, &bench, "b2", &[]).await.total();
+    assert_eq!((total.read, total.written), (lines as u64, keys.len() as u64));
 }
 
 /// What a caller is told that asks for something that is not there; none where it does not come so far.
@@ -274,7 +365,7 @@ async fn asked(door: &str, tls: Option<&Tls>) -> Option<Code> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn tasks_and_shuffle_data_go_over_tls_and_to_the_clusters_own_only() {
+async fn tasks_claims_and_shuffle_data_go_over_tls_and_to_the_clusters_own_only() {
     let folder = tempfile::tempdir().unwrap();
     let papers = Papers::issue(folder.path()).unwrap();
     let tls = |name: &str, ca: &str| Tls {
@@ -291,14 +382,10 @@ async fn tasks_and_shuffle_data_go_over_tls_and_to_the_clusters_own_only() {
         (total.read, total.written, total.quarantined),
         (lines as u64, keys.len() as u64, broken as u64)
     );
-    let exchanged: Vec<_> = cluster
-        .counters
-        .iter()
-        .map(|counters| counters.exchanged())
-        .collect();
+    let claims: Vec<_> = cluster.claims.iter().map(|claims| claims.read()).collect();
     assert!(
-        exchanged.iter().all(|(sent, fetched)| *sent > 0 && *fetched > 0),
-        "nothing went from worker to worker: {exchanged:?}"
+        claims.iter().all(|(sent, taken)| *sent > 0 && *taken > 0),
+        "nothing was claimed between workers: {claims:?}"
     );
     for door in &cluster.doors {
         let member = asked(door, Some(&tls("client", "ca.pem"))).await;

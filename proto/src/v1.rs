@@ -15,4 +15,4 @@ pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("millrace.v1"
 
 /// Version of the protocol between coordinators and workers. Plans and reports change with it, so
 /// processes of two versions do not work together.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;

@@ -45,7 +45,7 @@ struct File {
 pub struct WorkerConfig {
     /// What people call this worker; unique in the cluster.
     pub name: String,
-    /// Where shuffle data is served to other workers. Default: any port of loopback.
+    /// Where other workers are served: claims of keys, and shuffle data. Default: any port of loopback.
     pub listen: SocketAddr,
     /// How other workers reach `listen`, `host:port`. Default: `listen` itself.
     pub advertise: Option<String>,

@@ -31,8 +31,8 @@ pub struct Answer {
     pub drain: bool,
     /// The worker drains, and the leader may need what it holds.
     pub is_needed: bool,
-    /// Attempts that are over without a result.
-    pub given_up: Vec<String>,
+    /// Attempts that are over.
+    pub over: Vec<String>,
 }
 
 /// Why nobody took a heartbeat.
@@ -166,7 +166,7 @@ impl Leaders {
             leader,
             drain: answer.drain,
             is_needed: answer.is_needed,
-            given_up: answer.given_up,
+            over: answer.over,
         })
     }
 

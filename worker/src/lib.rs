@@ -7,6 +7,7 @@
 //!
 //! | module      | has                                                    |
 //! |-------------|--------------------------------------------------------|
+//! | [`claims`]  | claims of keys, taken from other workers and sent there |
 //! | [`config`]  | what a worker is told                                  |
 //! | [`disk`]    | where shuffle data lies: bounded, watched, cleaned     |
 //! | [`leader`]  | finding and following the leader                       |
@@ -15,6 +16,7 @@
 //! | `task`      | one task, watched                                      |
 //! | [`serving`] | the loop around them, shuffle data for others, metrics |
 
+pub mod claims;
 pub mod config;
 pub mod disk;
 pub mod leader;

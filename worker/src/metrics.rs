@@ -10,11 +10,14 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::claims::ClaimCounts;
+
 /// The counts of one worker.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
     /// What passed through each step.
     pub steps: Arc<StepCounters>,
+    claims: Arc<ClaimCounts>,
     slots: AtomicU64,
     busy: AtomicU64,
     epoch: AtomicU64,
@@ -26,6 +29,11 @@ impl WorkerMetrics {
     pub(crate) fn slots(&self, slots: usize, busy: usize) {
         self.slots.store(slots as u64, Ordering::Relaxed);
         self.busy.store(busy as u64, Ordering::Relaxed);
+    }
+
+    /// Where claims between workers are counted.
+    pub(crate) fn claims(&self) -> Arc<ClaimCounts> {
+        Arc::clone(&self.claims)
     }
 
     /// How much it may hold in rows and keys together.
@@ -89,7 +97,7 @@ impl Collector for Scrape {
         let read =
             encoder.encode_descriptor("millrace_read", "Bytes of input.", Some(&Unit::Bytes), counter)?;
         ConstCounter::new(bytes).encode(read)?;
-        self.exchange(&mut encoder)?;
+        self.claims(&mut encoder)?;
         self.memory(&mut encoder)
     }
 }
@@ -99,29 +107,23 @@ fn gauge(value: u64) -> ConstGauge<i64> {
 }
 
 impl Scrape {
-    fn exchange(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
-        let (sent, fetched) = self.0.steps.exchanged();
+    fn claims(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
         let counter = ConstCounter::new(0_u64).metric_type();
-        let help = "Bytes that tasks wrote to the exchange, packed.";
-        let written =
-            encoder.encode_descriptor("millrace_shuffle_written", help, Some(&Unit::Bytes), counter)?;
-        ConstCounter::new(sent).encode(written)?;
-        let help = "Bytes that tasks read from the exchange of other workers, unpacked.";
-        let read =
-            encoder.encode_descriptor("millrace_shuffle_fetched", help, Some(&Unit::Bytes), counter)?;
-        ConstCounter::new(fetched).encode(read)
+        let (sent, taken) = self.0.claims.read();
+        let help = "Keys that tasks here claimed with other workers.";
+        let keys = encoder.encode_descriptor("millrace_claims_sent", help, None, counter)?;
+        ConstCounter::new(sent).encode(keys)?;
+        let help = "Keys that tasks of other workers claimed here.";
+        let keys = encoder.encode_descriptor("millrace_claims_taken", help, None, counter)?;
+        ConstCounter::new(taken).encode(keys)
     }
 
     fn memory(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
         let held = self.0.steps.held();
         let kind = gauge(0).metric_type();
-        let help = "Memory held, by what holds it: cached keys, rows that wait to be written, the exchange.";
+        let help = "Memory held, by what holds it: cached keys, rows that wait to be written, claims of attempts at work.";
         let mut pools = encoder.encode_descriptor("millrace_memory_pool", help, Some(&Unit::Bytes), kind)?;
-        for (pool, bytes) in [
-            ("keys", held.keys),
-            ("rows", held.rows),
-            ("exchange", held.exchange),
-        ] {
+        for (pool, bytes) in [("keys", held.keys), ("rows", held.rows), ("claims", held.claims)] {
             gauge(bytes as u64).encode(pools.encode_family(&[("pool", pool)])?)?;
         }
         let help = "What keys and rows may take together.";

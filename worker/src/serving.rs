@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 
+use crate::claims::{ClaimDesk, Routes};
 use crate::config::WorkerConfig;
 use crate::disk::Disk;
 use crate::leader::{LeaderError, Leaders};
@@ -107,6 +108,7 @@ pub struct Worker {
     config: WorkerConfig,
     access: Access,
     place: Place,
+    desk: Arc<ClaimDesk>,
     started: SystemTime,
     serving: JoinHandle<()>,
     /// Connections to brokers outlive a leader.
@@ -148,23 +150,24 @@ impl Worker {
         };
         let disk = Arc::new(Disk::new(&config.name, shuffle.clone(), config.work_dir_bytes));
         let work_dir = shuffle.display().to_string();
-        let served = serve_shuffle(listener, work_dir.clone(), access.tls.as_ref());
+        let gauges = Arc::<WorkerMetrics>::default();
+        gauges.memory_bytes(config.memory_bytes);
+        let desk = Arc::new(ClaimDesk::new(gauges.claims()));
+        let served = serve_workers(listener, work_dir.clone(), Arc::clone(&desk), access.tls.as_ref());
         let serving = tokio::spawn(served.map_err(WorkerError::Tls)?);
         let place = Place {
             host,
             port,
             slots: config.slot_count(),
-            exchange_bytes: config.memory_bytes / 2,
             work_dir,
             tls: access.tls.clone(),
             disk,
         };
-        let gauges = Arc::<WorkerMetrics>::default();
-        gauges.memory_bytes(config.memory_bytes);
         Ok(Self {
             config,
             access,
             place,
+            desk,
             started: SystemTime::now(),
             serving,
             brokers: Arc::default(),
@@ -219,7 +222,7 @@ impl Worker {
                         following = self.follow(&answer.leader, &id).await;
                     }
                     if let Some(following) = &following {
-                        following.tenure.give_up(&answer.given_up);
+                        following.tenure.end(&answer.over);
                     }
                     if answer.drain {
                         tracing::info!("draining: the leader asked for it");
@@ -262,7 +265,7 @@ impl Worker {
             let answer = leaders.join(&self.describe(id, busy, true)).await;
             // What is here is of use to this one leader only.
             let is_needed = answer.is_ok_and(|answer| {
-                following.tenure.give_up(&answer.given_up);
+                following.tenure.end(&answer.over);
                 answer.is_needed && following.is_of(&answer.leader)
             });
             if busy == 0 && !is_needed {
@@ -281,6 +284,7 @@ impl Worker {
     async fn follow(&self, leader: &v1::Coordinator, id: &str) -> Option<Following> {
         let (epoch, address) = (leader.epoch, leader.scheduler_address.clone());
         let workplace = Arc::new(self.workplace(id));
+        self.desk.open(id.to_owned(), workplace.claim_book());
         match Tenure::begin(&address, id.to_owned(), &self.place, workplace).await {
             Ok(tenure) => {
                 tracing::info!(leader = leader.name, epoch, executor = id, "following");
@@ -334,19 +338,23 @@ impl Worker {
         self.gauges.shuffle_bytes(self.place.disk.used());
     }
 
-    /// Half of the memory is for committed keys, the other for rows that wait: before an exchange to be sent, after it to be
-    /// written.
+    /// Half of the memory is for keys, committed and claimed, the other for rows that wait to be written.
     fn workplace(&self, id: &str) -> Workplace {
+        let claim_bytes = self.config.memory_bytes / 8;
         let zone = Some(self.config.zone.clone()).filter(|zone| !zone.is_empty());
         Workplace::new(WorkplaceOptions {
             s3: self.access.s3.clone(),
             env: Arc::clone(&self.access.env),
-            key_bytes: self.config.memory_bytes / 2,
+            key_bytes: self.config.memory_bytes / 2 - claim_bytes,
             task_bytes: self.config.memory_bytes / 2 / self.place.slots,
             runner: id.to_owned(),
         })
         .with_kafka(Arc::clone(&self.brokers), zone)
         .with_counters(Arc::clone(&self.gauges.steps))
+        .with_claims(claim_bytes, |book| {
+            let tls = self.access.tls.as_ref().map(Tls::client);
+            Arc::new(Routes::new(id.to_owned(), book, self.gauges.claims(), tls))
+        })
     }
 }
 
@@ -356,14 +364,15 @@ impl Drop for Worker {
     }
 }
 
-/// Serves the shuffle data below `work_dir` to other workers, until the future is dropped; with TLS only to those of the
-/// cluster's authority.
+/// Serves other workers, until the future is dropped: the shuffle data below `work_dir`, and the desk that takes claims. With TLS
+/// only those of the cluster's authority are served.
 ///
 /// # Errors
 /// When certificate and key do not fit together.
-pub fn serve_shuffle(
+pub fn serve_workers(
     listener: TcpListener,
     work_dir: String,
+    desk: Arc<ClaimDesk>,
     tls: Option<&Tls>,
 ) -> Result<impl Future<Output = ()> + Send + use<>, tonic::transport::Error> {
     let flight = FlightServiceServer::new(BallistaFlightService::new(work_dir))
@@ -375,10 +384,11 @@ pub fn serve_shuffle(
     }
     let served = server
         .add_service(flight)
+        .add_service(desk.service())
         .serve_with_incoming(TcpListenerStream::new(listener));
     Ok(async move {
         if let Err(error) = served.await {
-            tracing::error!(%error, "shuffle data is no longer served");
+            tracing::error!(%error, "other workers are no longer served");
         }
     })
 }

@@ -67,11 +67,9 @@ struct Stage {
     folder: PathBuf,
 }
 
-/// Deletes what a task has written: one file for all outputs in a folder of its own behind an exchange, else a file with
-/// its number in the folder of each output.
+/// Deletes what a task has written: a file with its number in the folder of each output.
 fn delete_results(folder: &Path, task: usize) -> std::io::Result<()> {
-    let own = folder.join(task.to_string());
-    let mut files = vec![own.join("data.arrow"), own.join("data.arrow.index")];
+    let mut files = Vec::new();
     for output in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         files.push(output.path().join(format!("data-{task}.arrow")));
     }
@@ -135,20 +133,8 @@ mod tests {
             std::fs::write(&file, "x").unwrap();
             file
         };
-        let gone = [
-            "1/data.arrow",
-            "1/data.arrow.index",
-            "0/data-1.arrow",
-            "2/data-1.arrow",
-        ]
-        .map(put);
-        let stay = [
-            "2/data.arrow",
-            "2/data.arrow.index",
-            "0/data-0.arrow",
-            "1/data-11.arrow",
-        ]
-        .map(put);
+        let gone = ["0/data-1.arrow", "2/data-1.arrow"].map(put);
+        let stay = ["0/data-0.arrow", "1/data-11.arrow"].map(put);
         delete_results(folder.path(), 1).unwrap();
         assert!(gone.iter().all(|file| !file.exists()));
         assert!(stay.iter().all(|file| file.exists()));

@@ -1,5 +1,4 @@
-//! One task of a plan, watched: whose it is stands on every line that it logs and on its span, and what it sends through
-//! the exchange is counted.
+//! One task of a plan, watched: whose it is stands on every line that it logs and on its span.
 //!
 //! In: a stage's plan, as the engine hands it out. Out: what the engine would have made of it.
 
@@ -14,7 +13,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::prelude::SessionConfig;
-use millrace_pipeline::codec::{AttemptSpec, StepCounters, Travelling};
+use millrace_pipeline::codec::{AttemptSpec, Travelling};
 use millrace_pipeline::trace;
 use tracing::{Instrument, Span};
 
@@ -22,13 +21,12 @@ use tracing::{Instrument, Span};
 /// about: neither window functions nor ranges.
 pub(crate) struct WatchedEngine {
     inner: DefaultExecutionEngine,
-    counters: Arc<StepCounters>,
 }
 
 impl WatchedEngine {
-    pub(crate) fn new(counters: Arc<StepCounters>) -> Self {
+    pub(crate) fn new() -> Self {
         let inner = DefaultExecutionEngine::new();
-        Self { inner, counters }
+        Self { inner }
     }
 }
 
@@ -56,11 +54,7 @@ impl ExecutionEngine for WatchedEngine {
             work_dir,
             config,
         )?;
-        Ok(Arc::new(WatchedTask {
-            inner,
-            span,
-            counters: Arc::clone(&self.counters),
-        }))
+        Ok(Arc::new(WatchedTask { inner, span }))
     }
 }
 
@@ -92,7 +86,6 @@ fn span_of(spec: &AttemptSpec, stage: usize, task: usize) -> Span {
 struct WatchedTask {
     inner: Arc<dyn QueryStageExecutor>,
     span: Span,
-    counters: Arc<StepCounters>,
 }
 
 impl fmt::Display for WatchedTask {
@@ -109,16 +102,7 @@ impl QueryStageExecutor for WatchedTask {
         context: Arc<TaskContext>,
     ) -> Result<Vec<ShuffleWritePartition>> {
         let task = self.inner.execute_query_stage(task_id, context);
-        let written = task.instrument(self.span.clone()).await?;
-        let exchanged = written.iter().filter(|partition| partition.is_sort_shuffle);
-        let sent = exchanged.map(|partition| partition.num_bytes).sum();
-        let metrics = self.inner.collect_plan_metrics();
-        let fetched = metrics
-            .iter()
-            .filter_map(|metrics| metrics.sum_by_name("decoded_bytes"));
-        let fetched = fetched.map(|value| value.as_usize() as u64).sum();
-        self.counters.add_exchanged(sent, fetched);
-        Ok(written)
+        task.instrument(self.span.clone()).await
     }
 
     fn collect_plan_metrics(&self) -> Vec<MetricsSet> {

@@ -18,7 +18,6 @@ use ballista_executor::executor::Executor;
 use ballista_executor::health::ExecutorHealth;
 use ballista_executor::metrics::LoggingMetricsCollector;
 use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::SessionConfig;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
@@ -53,8 +52,6 @@ pub struct Place {
     pub port: u16,
     /// Tasks at once.
     pub slots: usize,
-    /// Memory for rows that wait to be exchanged, of all tasks; what is more goes to disk early.
-    pub exchange_bytes: usize,
     /// Folder for shuffle data.
     pub work_dir: String,
     /// How the scheduler and other workers are spoken to; none: in the clear.
@@ -169,9 +166,9 @@ impl Tenure {
             .max(self.slot_count.saturating_sub(self.slots.available_permits()))
     }
 
-    /// Stops the tasks of these attempts at their next batch: what they would write counts for nothing.
-    pub fn give_up(&self, attempts: &[String]) {
-        self.workplace.give_up(attempts);
+    /// These attempts are over: tasks of theirs stop at their next batch, and claims are forgotten.
+    pub fn end(&self, attempts: &[String]) {
+        self.workplace.end(attempts);
     }
 
     /// Stops every task that runs now at its next batch. New ones run.
@@ -225,12 +222,10 @@ fn executor(id: String, place: &Place, workplace: &Arc<Workplace>) -> Result<Exe
         os_info: Some(ExecutorOperatingSystemSpecification::default().into()),
         ballista_protocol_version: BALLISTA_PROTOCOL_VERSION,
     };
-    let pool = Arc::new(FairSpillPool::new(place.exchange_bytes));
-    let runtime = Arc::new(RuntimeEnvBuilder::new().with_memory_pool(pool).build()?);
-    let memory = Arc::clone(&runtime.memory_pool);
-    let keys = Arc::downgrade(workplace);
+    let runtime = Arc::new(RuntimeEnvBuilder::new().build()?);
+    let (claims, keys) = (workplace.claim_book(), Arc::downgrade(workplace));
     workplace.counters().watch_memory(move || Held {
-        exchange: memory.reserved(),
+        claims: claims.bytes(),
         keys: keys.upgrade().map_or(0, |workplace| workplace.key_bytes_held()),
         ..Held::default()
     });
@@ -246,10 +241,7 @@ fn executor(id: String, place: &Place, workplace: &Arc<Workplace>) -> Result<Exe
         Arc::new(BallistaFunctionRegistry::from(&state)),
         Arc::new(LoggingMetricsCollector::default()),
         place.slots,
-        Arc::new(Stages::new(
-            WatchedEngine::new(workplace.counters()),
-            Arc::clone(&place.disk),
-        )),
+        Arc::new(Stages::new(WatchedEngine::new(), Arc::clone(&place.disk))),
     ))
 }
 

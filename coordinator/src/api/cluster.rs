@@ -70,7 +70,7 @@ impl ClusterService for Cluster {
             leader,
             drain: welcome.drain,
             is_needed: welcome.is_needed,
-            given_up: welcome.given_up,
+            over: welcome.over,
         }))
     }
 }

@@ -5,16 +5,16 @@
 //! not committed. The reports are read from the object that the plan's last operator puts, not from the job's result,
 //! which can name tasks that were repeated elsewhere.
 //!
-//! An attempt in whose midst a stage was begun anew is [given up](EngineError::Disturbed) at once and made again from the
-//! start: [`super::graph`] says why.
+//! Where copies of a key can meet in several tasks, the workers that take tasks when the attempt begins keep its claims. An
+//! attempt one of whose keepers is gone is [given up](EngineError::Disturbed) at once and made again from the start.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ballista_core::config::{
     BALLISTA_ADAPTIVE_PLANNER_ENABLED, BALLISTA_CLIENT_GRPC_MAX_MESSAGE_SIZE, BALLISTA_COALESCE_ENABLED,
-    BALLISTA_SCHEDULER_MAX_PARTITIONS_PER_TASK, BALLISTA_SHUFFLE_COMPRESSION_CODEC,
-    BALLISTA_SHUFFLE_SORT_BASED_BATCH_SIZE, TaskSchedulingPolicy,
+    BALLISTA_SCHEDULER_MAX_PARTITIONS_PER_TASK, TaskSchedulingPolicy,
 };
 use ballista_core::error::BallistaError;
 use ballista_core::extension::SessionConfigExt;
@@ -34,18 +34,20 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use millrace_pipeline::codec::{AttemptSpec, Codec, Workplace, assemble};
+use millrace_pipeline::dedup::claims::Keeper;
 use millrace_pipeline::sink::read_reports;
 use millrace_pipeline::source::{split_schema, splits_batch};
 use millrace_proto::keys;
 use millrace_proto::manifest::{KeyFile, TaskReport};
 use millrace_proto::split::Split;
 use millrace_proto::tls::Tls;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{RwLock, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 
-use super::graph::{InUse, begun_anew, sinks};
+use super::graph::{InUse, sinks};
 use super::turns::{JobName, Turns};
 use super::{EngineError, stopped};
 use crate::lake::Lake;
@@ -55,6 +57,8 @@ use crate::workers::Workers;
 pub const MESSAGE_BYTES: usize = 128 << 20;
 /// How often a running attempt is looked at.
 const POLL_EVERY: Duration = Duration::from_millis(5);
+/// How often it is looked whether its keepers are there.
+const KEEPERS_EVERY: Duration = Duration::from_millis(250);
 /// A worker that has not polled for so long is taken for dead, whatever else it says, in seconds.
 const WORKER_TIMEOUT_SECONDS: u64 = 10;
 
@@ -65,6 +69,8 @@ pub struct Ballista {
     scheduler: Scheduler,
     workplace: Arc<Workplace>,
     workers: Arc<Workers>,
+    /// Who keeps the claims of which attempt that runs.
+    keeping: Mutex<HashMap<String, Vec<Keeper>>>,
     serving: JoinHandle<()>,
 }
 
@@ -75,10 +81,8 @@ pub struct Work<'a> {
     pub attempt: AttemptSpec,
     /// Whether it is of a `follow` job, which goes first where slots are few.
     pub is_follow: bool,
-    /// The splits of each task of the first stage.
+    /// The splits of each task.
     pub tasks: &'a [Vec<Split>],
-    /// Tasks after an exchange.
-    pub buckets: usize,
     /// Every committed key file.
     pub committed: &'a [KeyFile],
 }
@@ -102,10 +106,6 @@ pub fn session_config() -> SessionConfig {
         (BALLISTA_ADAPTIVE_PLANNER_ENABLED, "false".to_owned()),
         (BALLISTA_COALESCE_ENABLED, "false".to_owned()),
         (BALLISTA_CLIENT_GRPC_MAX_MESSAGE_SIZE, MESSAGE_BYTES.to_string()),
-        // What the exchange moves as one row is a block of some MiB.
-        (BALLISTA_SHUFFLE_SORT_BASED_BATCH_SIZE, "1".to_owned()),
-        // Compressing them costs more time than the disk and the network take for the rest.
-        (BALLISTA_SHUFFLE_COMPRESSION_CODEC, "none".to_owned()),
     ];
     let config = SessionConfig::new_with_ballista();
     settings
@@ -181,6 +181,7 @@ impl Ballista {
             scheduler,
             workplace,
             workers,
+            keeping: Mutex::default(),
             serving,
         })
     }
@@ -211,7 +212,13 @@ impl Ballista {
     /// What running attempts have of workers at this moment.
     pub async fn in_use(&self) -> InUse {
         let manager = &self.scheduler.state.task_manager;
-        InUse::of(&manager.get_running_job_cache()).await
+        let mut in_use = InUse::of(&manager.get_running_job_cache()).await;
+        let keeping = self.keeping.lock();
+        let keepers = keeping.values().flatten();
+        in_use
+            .workers
+            .extend(keepers.map(|keeper| keeper.executor_id.clone()));
+        in_use
     }
 
     /// Runs one attempt. `progress` is told how far it is.
@@ -229,7 +236,6 @@ impl Ballista {
             attempt,
             is_follow,
             tasks,
-            buckets,
             committed,
         } = work;
         let prepared = self
@@ -247,9 +253,14 @@ impl Ballista {
                 object.clone_from(&split.object.url);
             }
         }
+        let keepers = if prepared.steps.claims_together() {
+            self.keepers(stop).await?
+        } else {
+            Vec::new()
+        };
         let plan = assemble(
             source(tasks)?,
-            buckets,
+            &keepers,
             attempt,
             &objects,
             committed,
@@ -257,12 +268,13 @@ impl Ballista {
             &self.workplace,
         )?;
         let expected = sinks(&plan);
-        let ran = self.execute(&name, plan, progress, stop).await;
-        if ran.is_err() {
-            let over = format!("{}/{}", name.pipeline, name.attempt);
-            self.workers.give_up(over, Instant::now());
-        }
-        ran?;
+        let over = format!("{}/{}", name.pipeline, name.attempt);
+        self.keeping.lock().insert(over.clone(), keepers.clone());
+        let ran = self.execute(&name, plan, &keepers, progress, stop).await;
+        self.keeping.lock().remove(&over);
+        self.workers.end(over, Instant::now());
+        // What a task says that misses its keeper tells less than that the keeper is gone.
+        ran.map_err(|error| self.disturbance(&keepers).unwrap_or(error))?;
         let bytes = lake.get(&reports).await.map_err(EngineError::Reports)?;
         let reports = read_reports(&bytes)?;
         if reports.len() != expected {
@@ -273,10 +285,34 @@ impl Ballista {
         Ok(reports)
     }
 
+    /// Who is to keep the claims of an attempt that begins: waits for somebody.
+    async fn keepers(&self, stop: &watch::Receiver<bool>) -> Result<Vec<Keeper>, EngineError> {
+        let mut stop = stop.clone();
+        loop {
+            let keepers = self.workers.keepers(Instant::now());
+            if !keepers.is_empty() {
+                return Ok(keepers);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(KEEPERS_EVERY) => {}
+                () = stopped(&mut stop) => return Err(EngineError::Stopped),
+            }
+        }
+    }
+
+    /// That a keeper is gone, if one is.
+    fn disturbance(&self, keepers: &[Keeper]) -> Option<EngineError> {
+        let gone = self.workers.gone(keepers, Instant::now())?;
+        Some(EngineError::Disturbed {
+            what: format!("the worker at {} that kept claims of it is gone", gone.address),
+        })
+    }
+
     async fn execute(
         &self,
         name: &JobName,
         plan: Arc<dyn ExecutionPlan>,
+        keepers: &[Keeper],
         progress: &(dyn Fn(TaskProgress) + Send + Sync),
         stop: &watch::Receiver<bool>,
     ) -> Result<(), EngineError> {
@@ -288,6 +324,7 @@ impl Ballista {
         let mut stop = stop.clone();
         let manager = &self.scheduler.state.task_manager;
         let mut graph: Option<Arc<RwLock<ExecutionGraphBox>>> = None;
+        let mut looked = Instant::now();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(POLL_EVERY) => {}
@@ -303,18 +340,15 @@ impl Ballista {
                     .map(|running| Arc::clone(&running.execution_graph));
             }
             let status = manager.get_job_status(&job).await?;
-            // Looked at after the status: what is done in the end was not begun anew before.
-            let stage = match &graph {
-                Some(graph) => begun_anew(&*graph.read().await),
-                None => None,
-            };
-            if let Some(stage) = stage {
-                self.scheduler.cancel_job(job).await?;
-                return Err(EngineError::Disturbed {
-                    what: format!("stage {stage} had read from a worker that is gone"),
-                });
+            let status = status.and_then(|status| status.status);
+            if looked.elapsed() >= KEEPERS_EVERY && !matches!(status, Some(Status::Successful(_))) {
+                looked = Instant::now();
+                if let Some(disturbed) = self.disturbance(keepers) {
+                    self.scheduler.cancel_job(job).await?;
+                    return Err(disturbed);
+                }
             }
-            match status.and_then(|status| status.status) {
+            match status {
                 Some(Status::Successful(_)) => return Ok(()),
                 Some(Status::Failed(failed)) => return Err(EngineError::Job(first_line(&failed.error))),
                 Some(Status::Running(_)) => {

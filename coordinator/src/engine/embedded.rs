@@ -88,7 +88,7 @@ impl Embedded {
             keys: Arc::clone(&self.keys),
             sink: Arc::new(sink),
             objects,
-            buckets: Vec::new(),
+            apart: None,
         }
     }
 }

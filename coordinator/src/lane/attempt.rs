@@ -184,7 +184,6 @@ impl Lane {
         };
         let (stop, stopped) = watch::channel(false);
         let watching = self.watch_cancel(&job.job_id, stop);
-        let buckets = (self.tools.slots)().max(1);
         let telling = Telling::begin(&self.tools, &job.job_id, batch, attempt);
         let progress = |now| telling.tell(now);
         let keys: &[KeyFile] = if prepared.steps.pipeline.dedup.is_some() {
@@ -199,7 +198,6 @@ impl Lane {
                 .get(&job.job_id)
                 .is_some_and(|running| running.input.is_follow()),
             tasks,
-            buckets,
             committed: keys,
         };
         let running = self.tools.engine.run(work, &batches.lake, &progress, &stopped);

@@ -14,7 +14,6 @@ pub mod codec;
 pub mod decode;
 pub mod dedup;
 pub mod enrich;
-pub mod exchange;
 pub mod map;
 pub mod plan;
 pub mod privacy;

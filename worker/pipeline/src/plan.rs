@@ -1,8 +1,8 @@
 //! The walk of an event, as a plan. Reads like the list of the steps.
 //!
-//! In one process no row moves between tasks: every task walks its own splits from end to end, and the
-//! tasks share the key index. Deduplication stands before masking then, so that losers are never masked.
-//! Across processes rows are exchanged by the hash of their key, after masking.
+//! No row moves between tasks: every task walks its own splits from end to end. The tasks of one process share the key
+//! index; across processes they share the claims of a batch, which the workers keep together. Deduplication stands before
+//! masking, so that losers are never masked.
 
 use std::sync::Arc;
 
@@ -18,20 +18,18 @@ use crate::decode::again::AgainExec;
 use crate::decode::container::ContainerExec;
 use crate::decode::exec::DecodeExec;
 use crate::dedup::KeyIndex;
-use crate::dedup::exec::DedupExec;
+use crate::dedup::exec::{Apart, DedupExec};
 use crate::dedup::key::KeyExec;
 use crate::enrich::{Lookups, SnapshotCache, find_snapshot};
-use crate::exchange::{PackExec, UnpackExec};
 use crate::map::exec::MapExec;
 use crate::map::{MapError, MapPlan};
 use crate::privacy::exec::PrivacyExec;
 use crate::privacy::{Policy, PrivacyError};
 use crate::quality::{QualityError, QualityExec, QualityPlan, Suite, SuiteError, UniquenessExec};
-use crate::rows::event_schema;
 use crate::sink::{CollectExec, SinkExec, SinkSpec};
 use crate::source::Stores;
 use crate::source::exec::{ScanExec, ScanOptions};
-use crate::spec::model::{Dedup, DedupScope, Format, Pipeline};
+use crate::spec::model::{DedupScope, Format, Pipeline};
 
 /// Why a pipeline cannot be run as it is.
 #[derive(Debug, thiserror::Error)]
@@ -48,15 +46,6 @@ pub enum PlanError {
     /// Masking.
     #[error("personal data cannot be protected")]
     Privacy(#[from] PrivacyError),
-    /// Repeated values are looked for after the exchange, where the column is masked already.
-    #[error(
-        "the suite looks for repeated values of `{column}`, which is masked before rows are exchanged between \
-         workers; use `dedup.scope: partition`, or look at a column without `pii`"
-    )]
-    MaskedUniqueness {
-        /// The column.
-        column: String,
-    },
     /// An operator refused its input.
     #[error("the steps do not fit together")]
     Steps(#[from] DataFusionError),
@@ -113,8 +102,9 @@ impl Steps {
         splits: Arc<dyn ExecutionPlan>,
         tools: &Tools,
     ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
-        let mut steps = [Step::Scan].into_iter().chain(self.in_process());
-        steps.try_fold(splits, |input, step| self.step(step, input, tools))
+        self.steps()
+            .into_iter()
+            .try_fold(splits, |input, step| self.step(step, input, tools))
     }
 
     /// The same from raw chunks (`rows::chunk_schema`) on, for records that are read a second time.
@@ -133,13 +123,18 @@ impl Steps {
                 Arc::new(AgainExec::new(chunks, decode, format))
             }
         };
-        self.in_process()
+        self.after_scan()
             .into_iter()
             .try_fold(records, |input, step| self.step(step, input, tools))
     }
 
-    /// The steps after the scan where the tasks share the key index: no row moves.
-    fn in_process(&self) -> Vec<Step> {
+    /// The steps of a task, from its splits to its report.
+    #[must_use]
+    pub fn steps(&self) -> Vec<Step> {
+        [Step::Scan].into_iter().chain(self.after_scan()).collect()
+    }
+
+    fn after_scan(&self) -> Vec<Step> {
         let mut steps = vec![Step::Decode, Step::Map, Step::Quality];
         if self.pipeline.dedup.is_some() {
             steps.extend([Step::Key, Step::Dedup]);
@@ -151,39 +146,11 @@ impl Steps {
         steps
     }
 
-    /// The steps across processes: what comes before the exchange, and what after. Without an exchange
-    /// the second list is empty.
-    ///
-    /// Masking comes before the exchange, so that no shuffle file holds clear personal data; the key's
-    /// hash is taken from the clear values before. Where the producer keeps equal keys together
-    /// (`scope: partition`) or nothing is deduplicated, no row moves.
-    ///
-    /// # Errors
-    /// When the suite looks for repeated values of a column that is masked before the exchange.
-    pub fn across_processes(&self) -> Result<(Vec<Step>, Vec<Step>), PlanError> {
-        let exchanged = |dedup: &Dedup| dedup.scope == DedupScope::Global;
-        let mut before = vec![Step::Scan];
-        if !self.pipeline.dedup.as_ref().is_some_and(exchanged) {
-            before.extend(self.in_process());
-            return Ok((before, Vec::new()));
-        }
-        if let Some(column) = self.quality.masked_uniqueness() {
-            return Err(PlanError::MaskedUniqueness { column });
-        }
-        before.extend([
-            Step::Decode,
-            Step::Map,
-            Step::Quality,
-            Step::Key,
-            Step::Privacy,
-            Step::Pack,
-        ]);
-        let mut after = vec![Step::Unpack, Step::Dedup];
-        if self.quality.has_uniqueness() {
-            after.push(Step::Uniqueness);
-        }
-        after.push(Step::Sink);
-        Ok((before, after))
+    /// Whether copies of a key can meet anywhere in a batch, so that the tasks must claim keys together.
+    #[must_use]
+    pub fn claims_together(&self) -> bool {
+        let dedup = self.pipeline.dedup.as_ref();
+        dedup.is_some_and(|dedup| dedup.scope == DedupScope::Global)
     }
 
     /// One step over the one before it.
@@ -225,12 +192,15 @@ impl Steps {
             }
             Step::Dedup => {
                 let time = pipeline.column(&pipeline.partition.time).map_or(0, |(i, _)| i);
-                Arc::new(DedupExec::new(input, Arc::clone(&tools.keys), time))
+                Arc::new(DedupExec::new(
+                    input,
+                    Arc::clone(&tools.keys),
+                    tools.apart.clone(),
+                    time,
+                ))
             }
             Step::Uniqueness => Arc::new(UniquenessExec::new(input, self.judge(tools)?)),
             Step::Privacy => Arc::new(PrivacyExec::new(input, Arc::clone(&self.policy))),
-            Step::Pack => Arc::new(PackExec::new(input, tools.buckets.clone())),
-            Step::Unpack => Arc::new(UnpackExec::new(input, event_schema(&pipeline.table(), true))),
             Step::Sink => Arc::new(SinkExec::new(input, Arc::clone(&tools.sink))),
             Step::Collect => Arc::new(CollectExec::new(input, Arc::clone(&tools.sink))),
         })
@@ -282,10 +252,6 @@ pub enum Step {
     Uniqueness,
     /// Masks.
     Privacy,
-    /// Rows to blocks, before they leave the process.
-    Pack,
-    /// Blocks to rows, in another.
-    Unpack,
     /// Writes files, gives a report.
     Sink,
     /// Joins the reports of all tasks into one object.
@@ -294,7 +260,7 @@ pub enum Step {
 
 impl Step {
     /// All of them, in the order of the walk.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 10] = [
         Self::Scan,
         Self::Decode,
         Self::Map,
@@ -303,8 +269,6 @@ impl Step {
         Self::Dedup,
         Self::Uniqueness,
         Self::Privacy,
-        Self::Pack,
-        Self::Unpack,
         Self::Sink,
         Self::Collect,
     ];
@@ -321,8 +285,6 @@ impl Step {
             Self::Dedup => "dedup",
             Self::Uniqueness => "uniqueness",
             Self::Privacy => "privacy",
-            Self::Pack => "pack",
-            Self::Unpack => "unpack",
             Self::Sink => "sink",
             Self::Collect => "collect",
         }
@@ -336,12 +298,12 @@ pub struct Tools {
     pub stores: Arc<Stores>,
     /// Keys committed and claimed.
     pub keys: Arc<KeyIndex>,
+    /// Who keeps the attempt's claims, where several processes do.
+    pub apart: Option<Apart>,
     /// Where output is written.
     pub sink: Arc<SinkSpec>,
     /// The input objects by split index, for the origins of quarantined records.
     pub objects: Vec<String>,
-    /// The names of the exchange's buckets, where there is one.
-    pub buckets: Vec<u64>,
     /// Snapshots that events are looked up in.
     pub lookups: Arc<Lookups>,
 }

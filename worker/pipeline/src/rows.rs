@@ -242,7 +242,7 @@ pub enum Note {
     Unmatched(BTreeMap<String, u64>),
 }
 
-/// Why a note could not be read. It points at a bug or a damaged exchange, never at the input.
+/// Why a note could not be read. It points at a bug, never at the input.
 #[derive(Debug, thiserror::Error)]
 pub enum NoteError {
     /// Unknown first byte.
@@ -355,8 +355,8 @@ impl Note {
     }
 }
 
-/// Whether the batch carries a note instead of events. In process a batch is one or the other; after
-/// an exchange that joins batches it may be both, then its note rows are found by [`NOTE`] not being null.
+/// Whether the batch carries a note instead of events. The steps keep the two apart; where
+/// batches are joined, note rows are found by [`NOTE`] not being null.
 #[must_use]
 pub fn is_note(batch: &RecordBatch) -> bool {
     batch

@@ -88,6 +88,14 @@ impl UnaryTask<'_> {
         BaselineMetrics::new(self.metrics, self.partition)
     }
 
+    /// Names this execution of the task, among all that the process which is called `runner` makes: a task that is run again
+    /// is another one.
+    #[must_use]
+    pub(crate) fn execution(&self, runner: &str) -> blake3::Hash {
+        let identity = self.context.task_id().unwrap_or_default();
+        blake3::hash(format!("{runner} {identity} {}", self.partition).as_bytes())
+    }
+
     /// A figure of the step's own.
     #[must_use]
     pub fn counter(&self, name: &'static str) -> Count {

@@ -68,8 +68,7 @@ pub(crate) fn text_array(views: Vec<u128>, homes: &Homes, nulls: Option<NullBuff
     let views = ScalarBuffer::from(views);
     // SAFETY: every view was made by `view` from a range of a buffer in `homes`, or is zero, which is the
     // empty text. The decoder makes text views only between quotes of records whose bytes passed a UTF-8
-    // check, or of unescaped text that it built from whole characters; the exchange, of a buffer that passed a UTF-8 check
-    // as a whole, cut where characters begin.
+    // check, or of unescaped text that it built from whole characters.
     Arc::new(unsafe { StringViewArray::new_unchecked(views, Arc::clone(&homes.0), nulls) })
 }
 

@@ -1,4 +1,4 @@
-//! What passed through each step of a process and between processes, and what is held, for its metrics.
+//! What passed through each step of a process and what is held, for its metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,8 +14,6 @@ type Gauge = Box<dyn Fn() -> Held + Send + Sync>;
 #[derive(Default)]
 pub struct StepCounters {
     steps: [Counts; Step::ALL.len()],
-    exchange_sent: AtomicU64,
-    exchange_fetched: AtomicU64,
     held: Mutex<Option<Gauge>>,
     waiting: Arc<AtomicUsize>,
 }
@@ -31,8 +29,8 @@ impl std::fmt::Debug for StepCounters {
 /// Bytes that a process holds at a moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
-    /// By the engine's pool: rows that the exchange sorts.
-    pub exchange: usize,
+    /// By the claims of attempts at work.
+    pub claims: usize,
     /// By committed keys that are cached.
     pub keys: usize,
     /// By rows that wait to be written.
@@ -71,19 +69,6 @@ impl StepCounters {
         if let Some(counts) = self.steps.get(step as usize) {
             counts.cpu_nanos.fetch_add(nanos as u64, Ordering::Relaxed);
         }
-    }
-
-    /// Rows went through the exchange: so many bytes were written to it, so many were read from other processes.
-    pub fn add_exchanged(&self, sent: u64, fetched: u64) {
-        self.exchange_sent.fetch_add(sent, Ordering::Relaxed);
-        self.exchange_fetched.fetch_add(fetched, Ordering::Relaxed);
-    }
-
-    /// Bytes written to the exchange, and bytes read from other processes as they are in memory.
-    #[must_use]
-    pub fn exchanged(&self) -> (u64, u64) {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (read(&self.exchange_sent), read(&self.exchange_fetched))
     }
 
     /// Asks this for what is held, instead of whoever was asked before.

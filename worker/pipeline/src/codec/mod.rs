@@ -30,13 +30,14 @@ pub use counters::{Held, StepCount, StepCounters};
 pub use travelling::{Travelling, assemble};
 pub use workplace::{CodecError, Environment, Prepared, Workplace, WorkplaceOptions};
 
+use crate::dedup::claims::Keeper;
 use crate::plan::Step;
 use millrace_proto::manifest::KeyFile;
 
 /// First bytes of an operator of ours: no protobuf message starts so.
 const MAGIC: &[u8; 5] = b"\xffmill";
 /// Version of what follows.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// What one operator needs beside the attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,9 +49,9 @@ pub struct Extra {
     /// For deduplication: every committed key file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyFile>,
-    /// For the exchange: the buckets' names.
+    /// For deduplication: who keeps the attempt's claims; none where copies of a key meet in one task only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub buckets: Vec<u64>,
+    pub keepers: Vec<Keeper>,
 }
 
 #[derive(Serialize)]
@@ -100,7 +101,10 @@ impl PhysicalExtensionCodec for Codec {
         };
         let (&version, body) = rest.split_first().unwrap_or((&0, &[]));
         if version != VERSION {
-            return Err(refused(CodecError::Version { version }));
+            return Err(refused(CodecError::Version {
+                version,
+                ours: VERSION,
+            }));
         }
         let node: NodeIn =
             serde_json::from_slice(body).map_err(|error| refused(CodecError::Damaged(error)))?;

@@ -8,22 +8,20 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::metrics::MetricsSet;
-use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, InputDistributionRequirements,
-    Partitioning, PlanProperties, ReplaceChildrenOptions,
+    PlanProperties, ReplaceChildrenOptions,
 };
 use futures::StreamExt;
+use millrace_proto::manifest::KeyFile;
 
 use super::workplace::Stops;
 use super::{AttemptSpec, Extra, Prepared, StepCounters, Workplace};
 use crate::dedup::KeyIndex;
-use crate::exchange::bucket_names;
-use crate::exchange::exec::BUCKET;
+use crate::dedup::claims::Keeper;
 use crate::plan::{PlanError, Step, Tools};
 
 /// An operator of the walk, its step's name and its attempt.
@@ -72,7 +70,7 @@ pub(super) fn make(
         keys: Arc::new(keys),
         sink: Arc::new(workplace.sink(prepared, attempt)),
         objects: extra.objects.clone(),
-        buckets: extra.buckets.clone(),
+        apart: workplace.apart(prepared, attempt, &extra.keepers),
         lookups: prepared.steps.lookups(
             (Arc::clone(&prepared.lake), prepared.root.clone()),
             &attempt.snapshots,
@@ -89,21 +87,20 @@ pub(super) fn make(
     })
 }
 
-/// The plan of one attempt across processes: `splits` has one partition for each task of the first stage;
-/// after an exchange there are `buckets` tasks.
+/// The plan of one attempt across processes: `splits` has one partition for each task, `keepers` keep its claims.
 ///
 /// ```text
-/// Collect <- Coalesce <- Sink <- Dedup <- Unpack <- Repartition(bucket) <- Pack <- Privacy <- ... <- Scan <- splits
+/// Collect <- Coalesce <- Sink <- Privacy <- Dedup <- Key <- Quality <- Map <- Decode <- Scan <- splits
 /// ```
 ///
 /// # Errors
 /// When the pipeline cannot be planned so.
 pub fn assemble(
     splits: Arc<dyn ExecutionPlan>,
-    buckets: usize,
+    keepers: &[Keeper],
     attempt: AttemptSpec,
     objects: &[String],
-    keys: &[millrace_proto::manifest::KeyFile],
+    keys: &[KeyFile],
     prepared: &Prepared,
     workplace: &Workplace,
 ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
@@ -116,10 +113,7 @@ pub fn assemble(
             },
             Step::Dedup => Extra {
                 keys: keys.to_vec(),
-                ..Extra::default()
-            },
-            Step::Pack => Extra {
-                buckets: bucket_names(buckets)?,
+                keepers: keepers.to_vec(),
                 ..Extra::default()
             },
             Step::Scan
@@ -128,26 +122,14 @@ pub fn assemble(
             | Step::Key
             | Step::Uniqueness
             | Step::Privacy
-            | Step::Unpack
             | Step::Sink
             | Step::Collect => Extra::default(),
         };
         Ok(Arc::new(make(step, &attempt, extra, input, prepared, workplace)?))
     };
-    let (before, after) = prepared.steps.across_processes()?;
     let mut plan = splits;
-    for step in before {
+    for step in prepared.steps.steps() {
         plan = add(step, plan)?;
-    }
-    if !after.is_empty() {
-        let bucket: Arc<dyn PhysicalExpr> = Arc::new(Column::new_with_schema(BUCKET, &plan.schema())?);
-        plan = Arc::new(RepartitionExec::try_new(
-            plan,
-            Partitioning::Hash(vec![bucket], buckets),
-        )?);
-        for step in after {
-            plan = add(step, plan)?;
-        }
     }
     plan = Arc::new(CoalescePartitionsExec::new(plan));
     add(Step::Collect, plan)
@@ -220,7 +202,7 @@ impl ExecutionPlan for Travelling {
         let rows = self.operator.execute(partition, context)?;
         let schema = rows.schema();
         let (step, counters) = (self.step, Arc::clone(&self.counters));
-        // Where input enters a process: an engine's own cancelling leaves tasks running.
+        // Where input enters a task, and where it may wait: an engine's own cancelling leaves tasks running.
         let enters = matches!(step, Step::Scan | Step::Dedup);
         let stops = self.stops.clone();
         let passed = rows.map(move |batch| {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -12,6 +13,8 @@ use parking_lot::Mutex;
 
 use super::{AttemptSpec, PipelineText, StepCounters};
 use crate::dedup::KeyIndex;
+use crate::dedup::claims::{ClaimBook, ClaimRoutes, Keeper, Keepers};
+use crate::dedup::exec::Apart;
 use crate::enrich::SnapshotCache;
 use crate::plan::{PlanError, Steps};
 use crate::sink::SinkSpec;
@@ -27,10 +30,14 @@ const PREPARED_MAX: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
     /// Another version of the wire.
-    #[error("the plan has version {version}, this process reads version 1: run one version on all machines")]
+    #[error(
+        "the plan has version {version}, this process reads version {ours}: run one version on all machines"
+    )]
     Version {
         /// Found.
         version: u8,
+        /// Of this process.
+        ours: u8,
     },
     /// Not the JSON that it should be.
     #[error("a plan's operator is damaged")]
@@ -80,6 +87,8 @@ pub struct Workplace {
     brokers: Arc<KafkaClients>,
     rack: Option<String>,
     snapshots: Arc<SnapshotCache>,
+    claims: Arc<ClaimBook>,
+    routes: Option<Arc<dyn ClaimRoutes>>,
 }
 
 /// A pipeline, ready to run here.
@@ -138,7 +147,27 @@ impl Workplace {
             brokers: Arc::default(),
             rack: None,
             snapshots: Arc::default(),
+            claims: Arc::new(ClaimBook::new(0)),
+            routes: None,
         }
+    }
+
+    /// Keeps claims for others in a book of at most about `bytes`, and claims with them as `routes` says.
+    #[must_use]
+    pub fn with_claims<R: ClaimRoutes + 'static>(
+        mut self,
+        bytes: usize,
+        routes: impl FnOnce(Arc<ClaimBook>) -> Arc<R>,
+    ) -> Self {
+        self.claims = Arc::new(ClaimBook::new(bytes));
+        self.routes = Some(routes(Arc::clone(&self.claims)));
+        self
+    }
+
+    /// The claims that are kept here.
+    #[must_use]
+    pub fn claim_book(&self) -> Arc<ClaimBook> {
+        Arc::clone(&self.claims)
     }
 
     /// Snapshots of lookups that were fetched here.
@@ -181,8 +210,10 @@ impl Workplace {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Stops the operators of these attempts, `<pipeline>/<batch>-<attempt>`, at their next batch.
-    pub fn give_up(&self, attempts: &[String]) {
+    /// These attempts, `<pipeline>/<batch>-<attempt>`, are over: their operators stop at their next batch, their claims are forgotten.
+    pub fn end(&self, attempts: &[String]) {
+        self.claims.close(attempts);
+        self.claims.close_idle(Instant::now());
         let known = self.attempts.lock();
         for given_up in attempts
             .iter()
@@ -207,8 +238,7 @@ impl Workplace {
 
     /// What says that operators of an attempt are to stop.
     pub(super) fn stops(&self, prepared: &Prepared, attempt: &AttemptSpec) -> Stops {
-        let AttemptSpec { batch, attempt, .. } = attempt;
-        let name = format!("{}/{batch}-{attempt}", prepared.steps.pipeline.name);
+        let name = name_of(prepared, attempt);
         let mut known = self.attempts.lock();
         let given_up = known.get(&name).and_then(Weak::upgrade).unwrap_or_else(|| {
             known.retain(|_, attempt| attempt.strong_count() > 0);
@@ -297,6 +327,23 @@ impl Workplace {
         })
     }
 
+    /// How this process takes part in an attempt whose claims these keep.
+    pub(super) fn apart(
+        &self,
+        prepared: &Prepared,
+        attempt: &AttemptSpec,
+        keepers: &[Keeper],
+    ) -> Option<Apart> {
+        (!keepers.is_empty()).then(|| Apart {
+            keepers: Arc::new(Keepers::new(
+                name_of(prepared, attempt),
+                keepers.to_vec(),
+                self.routes.clone(),
+            )),
+            runner: self.options.runner.clone(),
+        })
+    }
+
     /// Where an attempt writes, seen from here.
     pub(super) fn sink(&self, prepared: &Prepared, attempt: &AttemptSpec) -> SinkSpec {
         let pipeline = &prepared.steps.pipeline;
@@ -320,6 +367,11 @@ impl Workplace {
             waiting: self.counters.waiting(),
         }
     }
+}
+
+/// What an attempt is called among all pipelines.
+fn name_of(prepared: &Prepared, AttemptSpec { batch, attempt, .. }: &AttemptSpec) -> String {
+    format!("{}/{batch}-{attempt}", prepared.steps.pipeline.name)
 }
 
 /// Names the pipeline and the environment.

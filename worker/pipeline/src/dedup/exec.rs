@@ -1,6 +1,6 @@
-//! The operator that drops repeats: thin, what it knows is in the [`KeyIndex`].
+//! The operator that drops repeats: thin, what it knows is in the [`KeyIndex`], or with the [`Keepers`] of an attempt.
 //!
-//! A task's stream is its input's batches less the repeats, with the survivors of deferred hours where enough of
+//! Keepers are asked ahead: some batches wait for their answers while the next ones are decoded. A task's stream is its input's batches less the repeats, with the survivors of deferred hours where enough of
 //! them were held back and at the end, then one note with the duplicates counted by split.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -10,6 +10,7 @@ use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{SchemaRef, UInt32Type};
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::ExecutionPlan;
@@ -18,6 +19,7 @@ use futures::StreamExt;
 use futures::stream::{BoxStream, try_unfold};
 use millrace_proto::manifest::SplitCounts;
 
+use super::claims::{ClaimError, Keepers, Run};
 use super::deferred::HeldBack;
 use super::grouping::{Columns, Groups};
 use super::index::Verdict;
@@ -28,6 +30,8 @@ use crate::unary::{Unary, UnaryExec, UnaryTask};
 /// Held rows are settled when they take this much, in each task. Each time the key files of their hours are read once
 /// more: a smaller bound reads more often.
 const HELD_BYTES: usize = 128 << 20;
+/// Batches that wait for keepers' answers while the next one is decoded.
+const ASKED_AHEAD: usize = 3;
 
 /// Keeps the first event of each key in its event hour.
 pub type DedupExec = UnaryExec<Dedup>;
@@ -37,18 +41,34 @@ pub type DedupExec = UnaryExec<Dedup>;
 pub struct Dedup {
     /// Keys seen so far, for all partitions of the process.
     pub index: Arc<KeyIndex>,
+    /// Where keys are claimed, where not in `index`.
+    pub apart: Option<Apart>,
     /// Position of the event time.
     pub time_column: usize,
     /// Memory of held rows from which on they are settled before the input ends.
     held_bytes: usize,
 }
 
+/// How a process takes part where an attempt's claims are kept by several.
+#[derive(Debug, Clone)]
+pub struct Apart {
+    /// Who keeps them.
+    pub keepers: Arc<Keepers>,
+    /// What the process is called: see [`UnaryTask::execution`].
+    pub runner: String,
+}
+
 impl DedupExec {
-    /// Drops from `input`, which has keys, what `index` has seen. All partitions share the index, so
-    /// rows need not be partitioned by key within a process.
+    /// Drops from `input`, which has keys, what was seen before. All partitions share the index and the keepers, so
+    /// rows need not be partitioned by key.
     #[must_use]
-    pub fn new(input: Arc<dyn ExecutionPlan>, index: Arc<KeyIndex>, time_column: usize) -> Self {
-        Self::holding(HELD_BYTES, input, index, time_column)
+    pub fn new(
+        input: Arc<dyn ExecutionPlan>,
+        index: Arc<KeyIndex>,
+        apart: Option<Apart>,
+        time_column: usize,
+    ) -> Self {
+        Self::holding(HELD_BYTES, input, index, apart, time_column)
     }
 
     /// The same with another bound for rows of deferred hours.
@@ -56,10 +76,12 @@ impl DedupExec {
         held_bytes: usize,
         input: Arc<dyn ExecutionPlan>,
         index: Arc<KeyIndex>,
+        apart: Option<Apart>,
         time_column: usize,
     ) -> Self {
         let step = Dedup {
             index,
+            apart,
             time_column,
             held_bytes,
         };
@@ -72,8 +94,12 @@ struct Task {
     input: SendableRecordBatchStream,
     schema: SchemaRef,
     index: Arc<KeyIndex>,
+    /// This task's run, where keepers are asked.
+    run: Option<Run>,
     columns: Columns,
     duplicates: BTreeMap<u32, u64>,
+    /// Batches that wait for answers, in the order of the input.
+    asked: VecDeque<Asked>,
     held: HeldBack,
     held_bytes: usize,
     /// What was settled and is still to be emitted.
@@ -82,21 +108,36 @@ struct Task {
     metrics: BaselineMetrics,
 }
 
+/// A batch, and what becomes of its rows.
+struct Asked {
+    batch: RecordBatch,
+    verdicts: Vec<Verdict>,
+    /// The rows that lost, where that is still to be said.
+    lost: Option<SpawnedTask<Result<Vec<u32>, ClaimError>>>,
+}
+
+impl Asked {
+    async fn answered(self) -> Result<(RecordBatch, Vec<Verdict>), DedupError> {
+        let mut verdicts = self.verdicts;
+        if let Some(lost) = self.lost {
+            for row in lost.join().await.map_err(ClaimError::unanswered)?? {
+                verdicts[row as usize] = Verdict::Duplicate;
+            }
+        }
+        Ok((self.batch, verdicts))
+    }
+}
+
 impl Task {
     /// The next batch to emit.
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             let next = if let Some(settled) = self.settled.pop_front() {
                 Some(settled)
-            } else if self.ended {
+            } else if self.ended && self.asked.is_empty() {
                 return Ok(None);
-            } else if let Some(batch) = self.input.next().await.transpose()? {
-                self.judge(batch).await.map_err(external)?
             } else {
-                self.ended = true;
-                self.settle().await.map_err(external)?;
-                self.settled.extend(self.note()?);
-                None
+                self.step().await?
             };
             if let Some(batch) = next.filter(|batch| batch.num_rows() > 0) {
                 self.metrics.output_rows().add(batch.num_rows());
@@ -105,11 +146,36 @@ impl Task {
         }
     }
 
-    /// Claims a batch's keys and gives back the rows that won. Notes have no key, so they win.
-    async fn judge(&mut self, batch: RecordBatch) -> Result<Option<RecordBatch>, DedupError> {
-        if self.held.bytes() >= self.held_bytes {
-            self.settle().await?;
+    /// Takes one batch in, or gives one out.
+    async fn step(&mut self) -> Result<Option<RecordBatch>> {
+        let ahead = if self.run.is_some() { ASKED_AHEAD } else { 0 };
+        if !self.ended && self.asked.len() <= ahead {
+            if let Some(batch) = self.input.next().await.transpose()? {
+                let asked = self.ask(batch).await.map_err(external)?;
+                self.asked.push_back(asked);
+            } else {
+                self.ended = true;
+            }
+            if self.asked.len() <= ahead && !self.ended {
+                return Ok(None);
+            }
         }
+        let kept = match self.asked.pop_front() {
+            Some(asked) => {
+                let (batch, verdicts) = asked.answered().await.map_err(external)?;
+                self.judge(batch, &verdicts).await.map_err(external)?
+            }
+            None => None,
+        };
+        if self.ended && self.asked.is_empty() {
+            self.settle().await.map_err(external)?;
+            self.settled.extend(self.note()?);
+        }
+        Ok(kept)
+    }
+
+    /// Claims a batch's keys. Notes have no key, so they win.
+    async fn ask(&mut self, batch: RecordBatch) -> Result<Asked, DedupError> {
         let elapsed = self.metrics.elapsed_compute().clone();
         let timer = elapsed.timer();
         let groups = Groups::of(&self.columns.keyed(&batch)?);
@@ -117,7 +183,37 @@ impl Task {
         // Loading an hour waits for storage, which is not computing.
         let hours = self.index.open_all(&groups).await?;
         let _timer = elapsed.timer();
-        let verdicts = self.index.claim(&groups, &hours, batch.num_rows());
+        let Some(run) = &self.run else {
+            let verdicts = self.index.claim(&groups, &hours, batch.num_rows());
+            return Ok(Asked {
+                batch,
+                verdicts,
+                lost: None,
+            });
+        };
+        let (verdicts, questions) = KeyIndex::look_up(&groups, &hours, batch.num_rows());
+        let lost = (!questions.is_empty()).then(|| {
+            let splits = batch.column(self.columns.split).as_primitive::<UInt32Type>();
+            run.ask(&questions, splits.values())
+        });
+        Ok(Asked {
+            batch,
+            verdicts,
+            lost,
+        })
+    }
+
+    /// Gives back the rows of a batch that won.
+    async fn judge(
+        &mut self,
+        batch: RecordBatch,
+        verdicts: &[Verdict],
+    ) -> Result<Option<RecordBatch>, DedupError> {
+        if self.held.bytes() >= self.held_bytes {
+            self.settle().await?;
+        }
+        let elapsed = self.metrics.elapsed_compute().clone();
+        let _timer = elapsed.timer();
         if verdicts.iter().all(|verdict| *verdict == Verdict::Keep) {
             return Ok(Some(batch));
         }
@@ -200,10 +296,20 @@ impl Unary for Dedup {
         input: SendableRecordBatchStream,
         task: &UnaryTask<'_>,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let run = self.apart.as_ref().map(|apart| {
+            let execution = task.execution(&apart.runner);
+            let [a, b, c, d, e, f, g, h, ..] = *execution.as_bytes();
+            Run {
+                keepers: Arc::clone(&apart.keepers),
+                id: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            }
+        });
         let task = Task {
             input,
             schema: Arc::clone(task.schema),
             index: Arc::clone(&self.index),
+            run,
+            asked: VecDeque::new(),
             columns: Columns::of(task.schema, self.time_column).map_err(external)?,
             duplicates: BTreeMap::new(),
             held: HeldBack::default(),

@@ -6,9 +6,9 @@
 //! rows that win a claim are held back by the operator until its input ends, and then compared with the
 //! hour's files in one pass over both (see `deferred`).
 //!
-//! Across processes a batch's tasks share nothing, and a task that is repeated must not meet its own claims:
-//! there each task claims in an index of its own, a [`KeyIndex::layer`] over the process's index of what
-//! is committed, which nobody claims in.
+//! Across processes a task that is repeated must not meet its own claims: there each task has an index of its own, a
+//! [`KeyIndex::layer`] over the process's index of what is committed, which nobody claims in. Where copies of a key can meet
+//! only within the task, it claims in that layer; elsewhere with the key's [keeper](super::claims).
 //!
 //! Memory is bounded by `memory_bytes` for committed keys. The claims of the batch at work come on top
 //! where they alone exceed it: they exist nowhere else, and the planner bounds a batch.
@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::DedupError;
+use super::claims::Question;
 use super::files::stream_keys;
 pub use super::files::{encode_keys, keys_between, read_keys};
 use super::grouping::Groups;
@@ -86,6 +87,14 @@ pub(super) struct Hour {
     deferred: bool,
     /// The committed keys, where they are kept apart from the claims.
     below: Option<Arc<Hour>>,
+}
+
+impl Hour {
+    /// What becomes of the first row of a key that is not known to be committed.
+    fn first(&self) -> Verdict {
+        let is_deferred = self.below.as_ref().map_or(self.deferred, |below| below.deferred);
+        if is_deferred { Verdict::Hold } else { Verdict::Keep }
+    }
 }
 
 /// What becomes of a row.
@@ -235,8 +244,7 @@ impl KeyIndex {
         // Each batch starts with another shard, so that tasks do not queue for the same one.
         let turn = self.turn.fetch_add(11, Ordering::Relaxed);
         for (slot, hour) in hours.iter().enumerate() {
-            let deferred = hour.below.as_ref().map_or(hour.deferred, |below| below.deferred);
-            let first = if deferred { Verdict::Hold } else { Verdict::Keep };
+            let first = hour.first();
             let mut grown = 0;
             for shard in (0..SHARDS).map(|shard| (shard + turn) % SHARDS) {
                 let range = groups.range(slot, shard);
@@ -264,6 +272,46 @@ impl KeyIndex {
             }
         }
         verdicts
+    }
+
+    /// What becomes of each of a batch's `rows` rows as far as committed keys tell, and the keys that are still to be
+    /// claimed with their keepers.
+    pub(super) fn look_up(
+        groups: &Groups,
+        hours: &[Arc<Hour>],
+        rows: usize,
+    ) -> (Vec<Verdict>, Vec<Question>) {
+        let mut verdicts = vec![Verdict::Keep; rows];
+        let mut questions = Vec::with_capacity(hours.len());
+        for (slot, hour) in hours.iter().enumerate() {
+            let committed = hour.below.as_ref().unwrap_or(hour);
+            let mut question = Question {
+                hour: groups.hours[slot],
+                keys: Vec::new(),
+                rows: Vec::new(),
+            };
+            for shard in 0..SHARDS {
+                let range = groups.range(slot, shard);
+                let (keys, rows) = (&groups.keys[range.clone()], &groups.rows[range]);
+                if committed.deferred || keys.is_empty() {
+                    question.keys.extend_from_slice(keys);
+                    question.rows.extend_from_slice(rows);
+                    continue;
+                }
+                let (keys, rows) = committed.set.unknown(shard, keys, rows, |row| {
+                    verdicts[row as usize] = Verdict::Duplicate;
+                });
+                question.keys.extend(keys);
+                question.rows.extend(rows);
+            }
+            for row in &question.rows {
+                verdicts[*row as usize] = hour.first();
+            }
+            if !question.keys.is_empty() {
+                questions.push(question);
+            }
+        }
+        (verdicts, questions)
     }
 
     /// Which of the sorted keys the hour's committed files hold.

@@ -17,10 +17,11 @@
 //! | is in another event hour                  | another key                                               |
 //!
 //! [`key::KeyExec`] hashes the key columns into 128 bits; [`exec::DedupExec`] asks the [`KeyIndex`], which
-//! all tasks of a process share, and drops the losers. Which of equal events wins is not promised, that
-//! exactly one does is. A claim holds only once its batch is committed: [`KeyIndex::commit`] makes the
+//! all tasks of a process share, and drops the losers; across processes the [`claims`] of a batch are kept by the
+//! workers together. Which of equal events wins is not promised, that exactly one does is. A claim holds only once its batch is committed: [`KeyIndex::commit`] makes the
 //! claims of a batch last, [`KeyIndex::rollback`] gives them up.
 
+pub mod claims;
 pub(crate) mod compact;
 mod deferred;
 pub mod exec;
@@ -86,6 +87,9 @@ pub enum DedupError {
         /// Keys in the manifest.
         expected: u64,
     },
+    /// Nobody said whether a key is new.
+    #[error("keys could not be claimed")]
+    Claim(#[from] claims::ClaimError),
     /// Keys could not be written as a file, or bytes are no key file.
     #[error("keys do not form a key file")]
     Format(#[from] parquet::errors::ParquetError),
@@ -108,6 +112,7 @@ impl DedupError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Read { source, .. } => matches!(source, parquet::errors::ParquetError::External(_)),
+            Self::Claim(error) => error.is_retryable(),
             Self::KeyType { .. }
             | Self::Input { .. }
             | Self::Path { .. }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, RecordBatch, StringViewArray, TimestampMicrosecondArray, UInt32Array,
@@ -11,14 +12,16 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMi
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use futures::TryStreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
 use millrace_proto::manifest::{KeyFile, WrittenObject};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use proptest::prelude::*;
 
-use super::exec::DedupExec;
+use super::claims::{Claim, ClaimBook, ClaimError, ClaimRoutes, Keeper, Keepers};
+use super::exec::{Apart, DedupExec};
 use super::grouping::hour_of;
 use super::index::{KeyIndex, encode_keys, read_keys};
 use super::key::KeyExec;
@@ -67,6 +70,17 @@ struct Outcome {
     keys: Vec<BTreeMap<i64, Vec<u128>>>,
 }
 
+/// Keepers in this process, each named by its number.
+#[derive(Debug)]
+struct Books(Vec<ClaimBook>);
+
+impl ClaimRoutes for Books {
+    fn claim(&self, keeper: &Keeper, claim: Claim) -> BoxFuture<'static, Result<Vec<bool>, ClaimError>> {
+        let book = &self.0[keeper.executor_id.parse::<usize>().unwrap()];
+        std::future::ready(book.claim(&claim, Instant::now())).boxed()
+    }
+}
+
 /// A lake with a key index, as a process sees it.
 struct Lake {
     store: Arc<InMemory>,
@@ -108,22 +122,42 @@ impl Lake {
 
     /// Runs one attempt: a task for each list of batches, all at once.
     async fn attempt(&self, tasks: &[Vec<RecordBatch>]) -> Outcome {
-        self.attempt_in(&self.index, tasks).await
+        self.attempt_in(&self.index, None, tasks).await
     }
 
-    /// The same with the claims in an index of their own, as across processes.
-    async fn attempt_apart(&self, tasks: &[Vec<RecordBatch>]) -> Outcome {
+    /// The same with the claims kept by `keepers` others, as across processes.
+    async fn attempt_apart(&self, keepers: u8, tasks: &[Vec<RecordBatch>]) -> Outcome {
         let layer = KeyIndex::layer(Arc::clone(&self.index), self.files.clone());
-        self.attempt_in(&Arc::new(layer), tasks).await
+        let routes = Books((0..keepers).map(|_| ClaimBook::new(PLENTY)).collect());
+        let keepers = (0..keepers).map(|keeper| Keeper {
+            executor_id: keeper.to_string(),
+            address: String::new(),
+        });
+        let keepers = Keepers::new("a".to_owned(), keepers.collect(), Some(Arc::new(routes)));
+        let apart = Apart {
+            keepers: Arc::new(keepers),
+            runner: "r".to_owned(),
+        };
+        self.attempt_in(&Arc::new(layer), Some(apart), tasks).await
     }
 
-    async fn attempt_in(&self, index: &Arc<KeyIndex>, tasks: &[Vec<RecordBatch>]) -> Outcome {
+    async fn attempt_in(
+        &self,
+        index: &Arc<KeyIndex>,
+        apart: Option<Apart>,
+        tasks: &[Vec<RecordBatch>],
+    ) -> Outcome {
         let schema = rows::event_schema(&table(), false);
         let source = MemorySourceConfig::try_new_exec(tasks, schema, None).unwrap();
         let keyed = Arc::new(KeyExec::new(source, vec![0]));
         assert_eq!(keyed.schema(), rows::event_schema(&table(), true));
-        let plan: Arc<dyn ExecutionPlan> =
-            Arc::new(DedupExec::holding(self.held_bytes, keyed, Arc::clone(index), 1));
+        let plan: Arc<dyn ExecutionPlan> = Arc::new(DedupExec::holding(
+            self.held_bytes,
+            keyed,
+            Arc::clone(index),
+            apart,
+            1,
+        ));
         let partitions = plan.output_partitioning().partition_count();
         let running: Vec<_> = (0..partitions)
             .map(|partition| {
@@ -330,7 +364,8 @@ proptest! {
     /// Across processes a task that failed is repeated, and batches that other processes committed are
     /// learnt of: each attempt claims apart, so it never meets its own claims or those of a dead one.
     #[test]
-    fn a_repeated_task_meets_only_what_is_committed(
+    fn claims_kept_elsewhere_give_the_same_and_last_as_long_as_their_attempt(
+        keepers in 1u8..4,
         lists in proptest::collection::vec(proptest::collection::vec(proptest::collection::vec(any_event(), 0..40), 1..4), 1..6),
         memory_bytes in prop_oneof![Just(0_usize), Just(5_000), Just(1 << 30)],
     ) {
@@ -339,10 +374,16 @@ proptest! {
             let mut lake = Lake::new(memory_bytes);
             let mut seen = Seen::default();
             for list in lists {
-                let events: Vec<Event> = list.iter().flatten().cloned().collect();
-                let tasks = batches(&[list]);
-                lake.attempt_apart(&tasks).await; // died before its batch was committed
-                let mut outcome = lake.attempt_apart(&tasks).await;
+                // Each task has a split of its own.
+                let of_split = |(split, mut events): (usize, Vec<Event>)| {
+                    events.iter_mut().for_each(|event| event.split = split as u32);
+                    vec![events]
+                };
+                let list: Vec<_> = list.into_iter().enumerate().map(of_split).collect();
+                let events: Vec<Event> = list.iter().flatten().flatten().cloned().collect();
+                let tasks = batches(&list);
+                lake.attempt_apart(keepers, &tasks).await; // died before its batch was committed
+                let mut outcome = lake.attempt_apart(keepers, &tasks).await;
                 seen.check(&events, &outcome);
                 let files = lake.write_keys(&mut outcome).await;
                 lake.files.extend(files);
@@ -402,12 +443,17 @@ async fn an_hour_whose_files_were_compacted_still_knows_every_key() {
     let mut lake = Lake::new(PLENTY);
     let events: Vec<Event> = (0..3_000).map(|n| event(n, n as i64 % 2 * HOUR)).collect();
     for part in events.chunks(1_000) {
-        let mut outcome = lake.attempt_apart(&[vec![batch(part)]]).await;
+        let mut outcome = lake.attempt_apart(2, &[vec![batch(part)]]).await;
         let files = lake.write_keys(&mut outcome).await;
         lake.files.extend(files);
     }
     let stale = lake.files.clone();
-    assert!(lake.attempt_apart(&[vec![batch(&events)]]).await.kept.is_empty());
+    assert!(
+        lake.attempt_apart(2, &[vec![batch(&events)]])
+            .await
+            .kept
+            .is_empty()
+    );
     let (old, kept): (Vec<_>, Vec<_>) = lake.files.drain(..).partition(|file| file.hour == 0);
     let mut keys = Vec::new();
     for file in &old {
@@ -423,7 +469,7 @@ async fn an_hour_whose_files_were_compacted_still_knows_every_key() {
     lake.files = vec![kept[0].clone(); 90];
     let compacted = lake.write_keys(&mut merged).await;
     lake.files = [kept, compacted].concat();
-    let outcome = lake.attempt_apart(&[vec![batch(&events)]]).await;
+    let outcome = lake.attempt_apart(2, &[vec![batch(&events)]]).await;
     assert!(
         outcome.kept.is_empty(),
         "{} keys were forgotten",
@@ -432,13 +478,18 @@ async fn an_hour_whose_files_were_compacted_still_knows_every_key() {
     // A task that was dealt out before the compaction comes late: nothing is taken away for it.
     let newer = std::mem::replace(&mut lake.files, stale);
     assert!(
-        lake.attempt_apart(&[vec![batch(&events[..10])]])
+        lake.attempt_apart(2, &[vec![batch(&events[..10])]])
             .await
             .kept
             .is_empty()
     );
     lake.files = newer;
-    assert!(lake.attempt_apart(&[vec![batch(&events)]]).await.kept.is_empty());
+    assert!(
+        lake.attempt_apart(2, &[vec![batch(&events)]])
+            .await
+            .kept
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -459,7 +510,7 @@ async fn notes_pass_in_their_place() {
         MemorySourceConfig::try_new_exec(&[vec![note, batch(&[event(1, 0), event(1, 0)])]], schema, None)
             .unwrap();
     let keyed = Arc::new(KeyExec::new(source, vec![0]));
-    let plan = DedupExec::new(keyed, Arc::clone(&lake.index), 1);
+    let plan = DedupExec::new(keyed, Arc::clone(&lake.index), None, 1);
     let out: Vec<_> = plan
         .execute(0, Arc::new(TaskContext::default()))
         .unwrap()
@@ -483,7 +534,7 @@ async fn a_key_file_that_is_not_as_its_manifest_says_is_an_error_that_names_it()
     };
     for what in ["holds 1 keys", "could not read"] {
         let keyed = Arc::new(KeyExec::new(source(&[event(1, 0)]), vec![0]));
-        let plan = DedupExec::new(keyed, Arc::clone(&lake.index), 1);
+        let plan = DedupExec::new(keyed, Arc::clone(&lake.index), None, 1);
         let stream = plan.execute(0, Arc::new(TaskContext::default())).unwrap();
         let error = stream.try_collect::<Vec<_>>().await.unwrap_err().to_string();
         assert!(

@@ -162,25 +162,6 @@ impl QualityPlan {
         self.slots.iter().any(SlotPlan::is_after_dedup)
     }
 
-    /// A masked column that an expectation looks at after deduplication, if there is one.
-    #[must_use]
-    pub fn masked_uniqueness(&self) -> Option<String> {
-        let columns = self.slots.iter().filter_map(|slot| match &slot.fill {
-            Fill::Source(Source::Occurrences {
-                columns,
-                after_dedup: true,
-                ..
-            }) => Some(columns),
-            Fill::Source(_) | Fill::Check(_) => None,
-        });
-        let mut masked = columns
-            .flatten()
-            .filter(|column| self.masked.get(**column) == Some(&true));
-        masked
-            .next()
-            .map(|column| self.table.field(*column).name().clone())
-    }
-
     /// Whether there is anything to judge.
     #[must_use]
     pub fn has_expectations(&self) -> bool {

@@ -38,16 +38,16 @@ impl SinkExec {
 /// What the task calls its objects. An engine across processes says which run of which task this is
 /// (`TID job/stage.attempt/task.attempt`): a run that was taken for dead may still write, so every run has
 /// names of its own (invariant 3).
-fn task_names(spec: &SinkSpec, partition: u32, engine_task: Option<&str>) -> TaskNames {
-    let (task, run) = match (&spec.runner, engine_task) {
+fn task_names(spec: &SinkSpec, partition: u32, task: &UnaryTask<'_>) -> TaskNames {
+    let (task, run) = match (&spec.runner, task.context.task_id()) {
         (Some(runner), Some(identity)) => {
-            let task = identity
+            let execution = task.execution(runner);
+            let number = identity
                 .rsplit('/')
                 .next()
                 .and_then(|task| task.split('.').next()?.parse().ok());
-            let run = blake3::hash(format!("{runner} {identity} {partition}").as_bytes());
-            let run = run.to_hex().chars().take(8).collect();
-            (task.unwrap_or(partition), run)
+            let run = execution.to_hex().chars().take(8).collect();
+            (number.unwrap_or(partition), run)
         }
         _ => (partition, String::new()),
     };
@@ -86,7 +86,7 @@ impl Unary for Sink {
         let Ok(number) = u32::try_from(task.partition) else {
             return internal_err!("SinkExec: partition {} has no task number", task.partition);
         };
-        let names = task_names(&self.spec, number, task.context.task_id().as_deref());
+        let names = task_names(&self.spec, number, task);
         let spec = Arc::clone(&self.spec);
         let metrics = task.metrics();
         let report = futures::stream::once(async move {

@@ -441,7 +441,7 @@ async fn notes_become_counts_quarantine_and_quality_state() {
     let events = events(10, 7);
     let mut batches = hidden(&events, 10);
     batches.extend(notes.iter().map(|note| note.to_batch(&schema).unwrap()));
-    // After an exchange notes and events may share a batch.
+    // Where batches are joined notes and events may share one.
     let batches = vec![concat_batches(&schema, &batches).unwrap()];
     let report = run(spec(Arc::clone(&lake)), batches).await;
     judge(lake.as_ref(), &report, &events).await;

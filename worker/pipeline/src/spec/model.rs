@@ -371,7 +371,7 @@ pub enum OnBreach {
 pub struct Dedup {
     /// Key columns.
     pub key: Vec<String>,
-    /// Whether keys are co-located by partition, so that no exchange is needed.
+    /// Whether keys are co-located by partition, so that no other worker is asked.
     pub scope: DedupScope,
 }
 

@@ -206,7 +206,7 @@ pub(super) fn quality() -> Value {
 pub(super) fn dedup() -> Value {
     let key =
         texts("Key columns. Of the events with one key, one is kept in each event hour, across all batches.");
-    let scope = "Where copies of a key can meet. global: anywhere. partition: only in the same input partition, which saves a shuffle.";
+    let scope = "Where copies of a key can meet. global: anywhere. partition: only in the same input partition, which saves asking other workers.";
     let properties = [
         ("key", with_examples(key, json!([["event_id"], "event_id"]))),
         (
