@@ -102,7 +102,8 @@ impl Candidate {
                     return Ok(leadership);
                 }
                 Ok(None) => {}
-                Err(error) if error.is_retryable() => {
+                // A lease that ended before the key was put under it: the next attempt has a new one.
+                Err(error) if error.is_retryable() || matches!(error, EtcdError::LeaseEnded) => {
                     warn!(name = self.me.name, error = %error, "could not campaign");
                     tokio::time::sleep(PAUSE).await;
                 }

@@ -40,6 +40,9 @@ pub enum EtcdError {
         /// Its id.
         lease: i64,
     },
+    /// The lease that a call names has ended: it, or the server, was slow.
+    #[error("the etcd lease that a key was to be put under has ended")]
+    LeaseEnded,
     /// Refused for what it asks: permissions, sizes.
     #[error("etcd refused the call")]
     Refused(#[source] Error),
@@ -51,7 +54,7 @@ impl EtcdError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Full | Self::Compacted => true,
-            Self::Endpoints { .. } | Self::LeaseGone { .. } | Self::Refused(_) => false,
+            Self::Endpoints { .. } | Self::LeaseGone { .. } | Self::LeaseEnded | Self::Refused(_) => false,
         }
     }
 }
@@ -62,6 +65,7 @@ pub(super) enum Verdict {
     Elsewhere,
     Full,
     Compacted,
+    LeaseEnded,
     Refused,
 }
 
@@ -87,6 +91,7 @@ pub(super) fn verdict(error: &Error) -> Verdict {
     match status.code() {
         Code::ResourceExhausted if status.message().contains("space exceeded") => Verdict::Full,
         Code::OutOfRange if status.message().contains("compacted") => Verdict::Compacted,
+        Code::NotFound if status.message().contains("lease not found") => Verdict::LeaseEnded,
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists

@@ -316,6 +316,7 @@ impl Etcd {
                     Verdict::Elsewhere => last = Some(error),
                     Verdict::Full => return Err(EtcdError::Full),
                     Verdict::Compacted => return Err(EtcdError::Compacted),
+                    Verdict::LeaseEnded => return Err(EtcdError::LeaseEnded),
                     Verdict::Refused => return Err(EtcdError::Refused(error)),
                 },
                 Err(_) => {}

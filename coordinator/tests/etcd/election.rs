@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use etcd_client::TxnOp;
 use millrace_coordinator::election::{Leadership, observe};
+use millrace_coordinator::etcd::EtcdError;
 use tokio::sync::Mutex;
 
 use crate::server::{PREFIX, Server, candidate, eventually};
@@ -241,4 +242,18 @@ async fn the_epoch_is_the_create_revision_of_the_leaders_key() {
     let found = server.raw().await.get(leader.key(), None).await.unwrap();
     let revision = found.kvs()[0].create_revision();
     assert_eq!(u64::try_from(revision).unwrap(), leader.epoch());
+}
+
+/// A lease can end before the key is put under it, where etcd is slow: a coordinator campaigns again then, and does not end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ended_before_it_was_used_is_told_apart_from_a_refusal() {
+    let server = Server::start(1).await;
+    let etcd = server.etcd().await;
+    let (lease, _) = etcd.grant(Duration::from_secs(3)).await.unwrap();
+    etcd.revoke(lease).await.unwrap();
+    etcd.revoke(lease).await.unwrap();
+    let options = Some(etcd_client::PutOptions::new().with_lease(lease));
+    let put = TxnOp::put("/late", "x", options);
+    let late = etcd.txn(Vec::new(), vec![put], Vec::new()).await;
+    assert!(matches!(late, Err(EtcdError::LeaseEnded)), "{late:?}");
 }
