@@ -509,20 +509,25 @@ async fn an_hour_whose_files_were_compacted_still_knows_every_key() {
 async fn keys_that_expired_are_forgotten_by_whoever_had_them_in_memory() {
     let mut lake = Lake::new(PLENTY);
     let events: Vec<Event> = (0..200).map(|n| event(n, n as i64 % 2 * HOUR)).collect();
-    let mut outcome = lake.attempt_apart(&[vec![batch(&events)]]).await;
+    let mut outcome = lake.attempt_apart(2, &[vec![batch(&events)]]).await;
     lake.files = lake.write_keys(&mut outcome).await;
     lake.batch += 1;
-    assert!(lake.attempt_apart(&[vec![batch(&events)]]).await.kept.is_empty());
+    assert!(
+        lake.attempt_apart(2, &[vec![batch(&events)]])
+            .await
+            .kept
+            .is_empty()
+    );
     let stale = lake.files.clone();
     for left in [100, 0] {
         lake.files.truncate(left / 100);
         lake.batch += 2; // an expiry, and a batch after it
-        let kept = lake.attempt_apart(&[vec![batch(&events)]]).await.kept;
+        let kept = lake.attempt_apart(2, &[vec![batch(&events)]]).await.kept;
         assert_eq!(kept.len(), events.len() - left);
     }
     lake.files = stale;
     lake.batch -= 1;
-    let kept = lake.attempt_apart(&[vec![batch(&events)]]).await.kept;
+    let kept = lake.attempt_apart(2, &[vec![batch(&events)]]).await.kept;
     assert_eq!(kept.len(), events.len());
 }
 
