@@ -2,16 +2,16 @@
 
 | phase    | what                                                                                                     | counted |
 |----------|----------------------------------------------------------------------------------------------------------|---------|
-| sending  | an hour's lines to the topic, with the times of that hour; copies of an event may come in later hours       | no      |
+| sending  | the next hour's lines to the topic, with the times of that hour; copies of an event may come in later hours | no      |
 | job      | `millrace job submit --hour`, until it has succeeded                                                       | yes     |
 | handoff  | until every batch of it has its row in `millrace_loads`                                                    | yes     |
 | (room)   | the hour's records are deleted from the topic                                                              | no      |
 | models   | after the last hour the pipeline is applied with its models: until every period is current and in its table | yes     |
 | verify   | `millrace verify`, which reads every byte of the lake                                                      | no      |
 
-Models come last because these hours are long over by the clock, which moves the watermark of a topic that is read out: beside
-the hour jobs a cluster would compute the day's tables again after each of them, which it does not while a day is going on. For
-the same reason `lateness` is a second here: with an hour, hours that late events reopened would wait for an hour of the clock.
+Each hour is sent before the job of the hour before it begins, as in life: a topic that is read out has its watermark at the clock,
+which left these hours behind long ago. Behind the day lie a few events of the next one, so that its last hour is complete too.
+Models come last: their time is told apart, and none of it is spent while something that is not counted goes on.
 
 | figure                                                  | bar       |
 |---------------------------------------------------------|-----------|
@@ -33,6 +33,7 @@ from pathlib import Path
 from services import HERE, Services, loadtest, machine, note, wait_for
 
 HOURS = 24
+EVENTS_BEHIND = 1000
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 LEVEL_SECONDS = 2 * 3600
 SCALE_BYTES = 500e9
@@ -81,7 +82,12 @@ class Day:
 
     def through(self):
         self.services.apply(self.pipeline("shop.yaml"))
-        hours = [self.hour(hour) for hour in range(HOURS)]
+        next_hour = self.send(0)
+        hours = []
+        for hour in range(HOURS):
+            this_hour, next_hour = next_hour, self.send(hour + 1)
+            hours.append(self.hour(hour, this_hour, next_hour))
+        after = self.hour(HOURS, next_hour, None)
         models = self.models()
         note("verifying")
         began = time.monotonic()
@@ -96,7 +102,7 @@ class Day:
             "options": {key: getattr(self.options, key) for key in ("events", "seed", "partitions")},
             "machine": machine(),
             "server": self.warehouse.sql("SHOW server_version"),
-            "events": total("lines"), "bytes": total("bytes"), "good_events": total("good"),
+            "events": total("lines"), "bytes": total("bytes"), "good_events": total("good") + after["good"],
             "rows": int(rows), "distinct": int(distinct), "batches": total("batches"),
             "seconds": {phase: round(value, 1) for phase, value in seconds.items()},
             "counted_seconds": round(counted, 1),
@@ -112,7 +118,6 @@ class Day:
     def pipeline(self, example):
         file = self.services.pipeline("day", "global", self.services.kafka_source("day"), example)
         text = file.read_text().replace("minimum_clean: 0.99, ", "")
-        text = text.replace("partition: {time: event_time,", "partition: {time: event_time, lateness: 1s,")
         # Files that compactions replaced do not pile up over the day.
         text = text.replace("retention: {", "retention: {replaced: 10m, ")
         for model in MODELS:
@@ -120,36 +125,47 @@ class Day:
         file.write_text(f'{text}warehouse: {{postgres: {{dsn: "{self.warehouse.dsn}", table: analytics.day}}}}\n')
         return file
 
-    def hour(self, hour):
-        first, end = (-(-self.options.events * at // HOURS) for at in (hour, hour + 1))
-        began = time.monotonic()
-        counts = self.send(first, end)
-        sent = time.monotonic()
+    def hour(self, hour, sent, behind):
+        """The job and the handoff of an hour; what is behind it in the topic stays there."""
         at = f"{START + timedelta(hours=hour):%Y-%m-%dT%H}"
+        began = time.monotonic()
         job = self.services.told("job", "submit", "day", "--hour", at, "--wait")
-        if job["state"] != "succeeded" or int(job["events_read"]) != end - first:
-            raise SystemExit(f"hour {at}: {end - first} lines were sent, the job is {job['state']} with {job['events_read']}: {job['error']}")
+        if job["state"] != "succeeded" or int(job["events_read"]) != sent["lines"]:
+            raise SystemExit(f"hour {at}: {sent['lines']} lines were sent, the job is {job['state']} with {job['events_read']}: {job['error']}")
         written = time.monotonic()
         wait_for(f"the handoff of hour {at}", self.options.patience, lambda: self.is_loaded(job["job"], int(job["batches"])))
         loaded = time.monotonic()
-        loadtest("forget", "--kafka", self.services.kafka, "--topic", "day")
+        if behind:
+            loadtest("forget", "--kafka", self.services.kafka, "--topic", "day", "--before", ",".join(map(str, behind["offsets"])))
         done = {
-            "hour": at, "lines": end - first, "bytes": counts["bytes"], "good": counts["good"], "written": int(job["events_written"]),
-            "batches": int(job["batches"]), "sending": round(sent - began, 2), "job": round(written - sent, 2),
+            "hour": at, **{key: sent[key] for key in ("lines", "bytes", "good")}, "written": int(job["events_written"]),
+            "batches": int(job["batches"]), "sending": sent["seconds"], "job": round(written - began, 2),
             "handoff": round(loaded - written, 2),
         }
         note(f"{json.dumps(done)}; {self.look_at_disk() / 1e9:.1f} GB of disk")
         return done
 
-    def send(self, first, end):
-        folder = self.options.work / "sent"
-        start = f"{START:%Y-%m-%dT%H:%M:%SZ}"
-        loadtest("generate", "--events", self.options.events, "--seed", self.options.seed, "--start", start, "--hours", HOURS,
-                 "--lines", f"{first}..{end}", "--out", folder, "--overwrite", "--kafka", self.services.kafka, "--topic", "day",
-                 "--partitions", self.options.partitions)
-        counts = json.loads((folder / "sent.json").read_text())["counts"]
+    def send(self, hour):
+        """An hour of the day's lines; of the day behind it, a few."""
+        folder, options = self.options.work / "sent", self.options
+        began = time.monotonic()
+        recipe = {"events": options.events, "seed": options.seed, "start": START, "hours": HOURS}
+        more = []
+        if hour < HOURS:
+            first, end = (-(-options.events * at // HOURS) for at in (hour, hour + 1))
+            more = ["--lines", f"{first}..{end}"]
+        else:
+            recipe = {"events": EVENTS_BEHIND, "seed": options.seed + 1, "start": START + timedelta(hours=HOURS), "hours": 1}
+            more = [part for share in ("late", "out-of-order", "duplicates", "broken") for part in (f"--{share}", 0)]
+        loadtest("generate", "--events", recipe["events"], "--seed", recipe["seed"], "--start", f"{recipe['start']:%Y-%m-%dT%H:%M:%SZ}",
+                 "--hours", recipe["hours"], *more, "--out", folder, "--overwrite", "--kafka", self.services.kafka, "--topic", "day",
+                 "--partitions", options.partitions)
+        sent = json.loads((folder / "sent.json").read_text())
         shutil.rmtree(folder)
-        return counts
+        return {
+            "lines": sum(file["lines"] for file in sent["files"]), "bytes": sent["counts"]["bytes"], "good": sent["counts"]["good"],
+            "offsets": sent["topic"]["first_offsets"], "seconds": round(time.monotonic() - began, 2),
+        }
 
     def is_loaded(self, job, batches):
         self.services.check()
@@ -189,9 +205,6 @@ class Day:
             standing[period["state"]] = standing.get(period["state"], 0) + 1
         if list(standing) != ["current"]:
             note(f"periods: {standing}")
-            if "waiting" in standing:
-                # A look at the topic, in which nothing is left: the watermark moves on with the clock.
-                self.services.told("job", "submit", "day", "--hour", f"{START + timedelta(hours=HOURS):%Y-%m-%dT%H}", "--wait")
             return False
         if self.warehouse.sql("SELECT to_regclass('analytics.millrace_models') IS NOT NULL") != "t":
             return False

@@ -30,7 +30,7 @@ struct Cli {
 enum Command {
     /// Writes events as JSON lines to OUT/events, and the ledger beside it.
     Generate(Box<Generate>),
-    /// Deletes what a topic holds now, to make room for more; prints how many records it has had.
+    /// Deletes what a topic holds before some offsets, to make room for more.
     Forget {
         /// Brokers, `host:port,host:port`.
         #[arg(long)]
@@ -38,6 +38,9 @@ enum Command {
         /// The topic.
         #[arg(long)]
         topic: String,
+        /// The first offset that stays, of each partition: `first_offsets` of the `sent.json` of a later stretch.
+        #[arg(long, value_delimiter = ',', required = true)]
+        before: Vec<u64>,
     },
     /// Lets faults happen to a cluster at random while it follows a topic, then checks its lake; exit code 1 if it is wrong.
     Chaos(Chaos),
@@ -162,7 +165,7 @@ struct Generate {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(options) => run_generate(&options),
-        Command::Forget { kafka, topic } => run_forget(&kafka, &topic),
+        Command::Forget { kafka, topic, before } => run_forget(&kafka, &topic, &before),
         Command::Chaos(options) => run_chaos(&options),
         Command::Check { ledger, lake } => run_check(&ledger, &lake),
         Command::Sums { ledger, lake } => run_sums(ledger.as_deref(), lake.as_deref()),
@@ -240,9 +243,9 @@ fn report(sent: &Sent, data: &str, began: Instant) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_forget(kafka: &str, topic: &str) -> Result<ExitCode> {
-    let records = forget(kafka, topic)?;
-    print_json(&serde_json::json!({"topic": topic, "records": records}))?;
+fn run_forget(kafka: &str, topic: &str, before: &[u64]) -> Result<ExitCode> {
+    forget(kafka, topic, before)?;
+    print_json(&serde_json::json!({"topic": topic, "first_offsets": before}))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -376,20 +376,18 @@ fn prepare_topic(output: &TopicOutput) -> Result<Vec<u64>, SendError> {
     }
 }
 
-/// Deletes what a topic holds now, for whoever has read it and needs the disk: segments go when all of their records have,
-/// so up to one of each partition stays.
+/// Deletes what a topic holds before these offsets, one for each partition, for whoever has read it and needs the disk:
+/// segments go when all of their records have, so up to one of each partition stays.
 ///
 /// # Errors
 /// When the brokers do not answer or refuse.
-pub fn forget(brokers: &str, topic: &str) -> Result<u64, SendError> {
+pub fn forget(brokers: &str, topic: &str, first_kept: &[u64]) -> Result<(), SendError> {
     let what = "delete the topic's records";
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers);
-    let consumer: BaseConsumer = config.create().map_err(kafka(what))?;
-    let ends = ends(&consumer, topic).map_err(kafka(what))?;
     let mut before = TopicPartitionList::new();
-    for (partition, end) in (0..).zip(&ends) {
-        let offset = Offset::Offset(i64::try_from(*end).unwrap_or(i64::MAX));
+    for (partition, first) in (0..).zip(first_kept) {
+        let offset = Offset::Offset(i64::try_from(*first).unwrap_or(i64::MAX));
         before
             .add_partition_offset(topic, partition, offset)
             .map_err(kafka(what))?;
@@ -404,7 +402,7 @@ pub fn forget(brokers: &str, topic: &str) -> Result<u64, SendError> {
     for partition in deleted.elements() {
         partition.error().map_err(kafka(what))?;
     }
-    Ok(ends.iter().sum())
+    Ok(())
 }
 
 /// The node that leads each partition of a topic now; -1 where none does.
