@@ -13,10 +13,10 @@ CHAOS_FAULTS ?= 30
 CHAOS_SECONDS ?= 600
 FUZZ := worker/pipeline/fuzz
 
-.PHONY: help packages build demo test lint bench bench-queries chaos fuzz clean
+.PHONY: help packages build demo test lint bench bench-queries bench-freshness bench-day chaos fuzz clean
 
 help: ## What can be made.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
 
 packages: ## Install the Debian packages that are missing.
 	@deploy/local/packages.sh
@@ -40,8 +40,14 @@ lint: packages ## Formatting, clippy, rustdoc.
 bench: build ## Millrace beside DuckDB, Polars and PySpark on the same files.
 	MILLRACE_BIN="$(BIN)/millrace" LOADTEST_BIN="$(BIN)/millrace-loadtest" loadtest/bench/run.sh
 
-bench-queries: build ## Dashboard queries of 50 clients on 50M events in PostgreSQL, and on models of them (QUERIES="--rows 1000000").
-	MILLRACE_BIN="$(BIN)/millrace" python3 loadtest/bench/queries.py $(QUERIES)
+bench-queries: build ## Dashboard queries of 50 clients on 50M events in PostgreSQL, and on models of them (QUERIES="--rows 1000000 --follow 5000").
+	MILLRACE_BIN="$(BIN)/millrace" LOADTEST_BIN="$(BIN)/millrace-loadtest" python3 loadtest/bench/queries.py $(QUERIES)
+
+bench-freshness: build ## From an event's sending to its row in PostgreSQL at 50K events/s (FRESHNESS="--rate 5000 --outage 180").
+	MILLRACE_BIN="$(BIN)/millrace" LOADTEST_BIN="$(BIN)/millrace-loadtest" python3 loadtest/bench/freshness.py $(FRESHNESS)
+
+bench-day: build ## A day of 100M events through hour jobs, handoff and models; 68 GB of disk (DAY="--events 10000000").
+	MILLRACE_BIN="$(BIN)/millrace" LOADTEST_BIN="$(BIN)/millrace-loadtest" python3 loadtest/bench/day.py $(DAY)
 
 chaos: build ## CHAOS_FAULTS faults at random in CHAOS_SECONDS while a cluster follows a topic, then the proof (CHAOS_SEED).
 	MILLRACE_BIN="$(BIN)/millrace" $(BIN)/millrace-loadtest chaos --out "$(HOME)/.cache/millrace/chaos" \

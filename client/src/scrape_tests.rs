@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use millrace_coordinator::ledger::Why;
+use millrace_coordinator::marts::due::{Period, Standing};
 use millrace_coordinator::metrics::Metrics;
 use millrace_coordinator::metrics::handoff::Behind;
+use millrace_pipeline::spec::marts::{Every, Mart};
 use millrace_proto::ids::Attempt;
 use millrace_proto::manifest::{Manifest, Removed, Replaced};
 use millrace_worker::metrics::WorkerMetrics;
@@ -59,6 +61,35 @@ fn served(mut registry: Registry) -> BTreeMap<String, Served> {
     families
 }
 
+fn mart() -> Mart {
+    Mart {
+        name: "funnel".to_owned(),
+        every: Every::Hour,
+        look_back_hours: 0,
+        sql: String::new(),
+        file: None,
+        description: None,
+        columns: Vec::new(),
+        uses: BTreeSet::new(),
+        reads_events: true,
+        table: None,
+        digest: String::new(),
+    }
+}
+
+fn period() -> Period {
+    Period {
+        mart: 0,
+        from_hour: 0,
+        hours: 1,
+        window_hour: 0,
+        standing: Standing::Current,
+        input: String::new(),
+        expired: false,
+        run: None,
+    }
+}
+
 /// Everything that a coordinator may count, once.
 fn coordinator() -> BTreeMap<String, Served> {
     let metrics = Metrics::default();
@@ -95,6 +126,9 @@ fn coordinator() -> BTreeMap<String, Served> {
     metrics.enrich.uses("shop", "customers", 1);
     metrics.enrich.waits("shop", "customers", true);
     metrics.enrich.failed("shop", "customers");
+    metrics.models.stand("shop", &[mart()], &[period()]);
+    metrics.models.took("shop", "funnel", Duration::from_secs(1));
+    metrics.models.failed("shop", "funnel");
     metrics.handoff.behind("shop", Behind::default());
     metrics.handoff.loaded("shop", 1);
     metrics.handoff.took("shop", Duration::from_secs(1));

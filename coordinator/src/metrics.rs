@@ -5,6 +5,7 @@
 pub mod enrich;
 pub mod handoff;
 mod lag;
+pub mod models;
 mod scrape;
 
 use std::collections::BTreeMap;
@@ -78,6 +79,8 @@ pub struct Metrics {
     pub handoff: handoff::HandoffMetrics,
     /// The counts of the lookups.
     pub enrich: enrich::EnrichMetrics,
+    /// The counts of the models.
+    pub models: models::ModelMetrics,
 }
 
 /// Buckets of what takes milliseconds to minutes.
@@ -106,6 +109,7 @@ impl Default for Metrics {
             workers_lost: Counter::default(),
             handoff: handoff::HandoffMetrics::default(),
             enrich: enrich::EnrichMetrics::default(),
+            models: models::ModelMetrics::default(),
         }
     }
 }
@@ -192,6 +196,7 @@ impl Metrics {
         }));
         self.handoff.register(registry);
         self.enrich.register(registry);
+        self.models.register(registry);
     }
 
     /// From here on these are asked too, at each scrape.
@@ -224,6 +229,7 @@ impl Metrics {
             self.lag.clear();
             self.jobs.clear();
             self.enrich.forget();
+            self.models.forget();
         }
     }
 
@@ -268,7 +274,7 @@ impl Metrics {
         }
     }
 
-    /// Rows left a place (`lake`, `quarantine`, `warehouse`) for good.
+    /// Rows left a place (`lake`, `quarantine`, `keys`, `warehouse`) for good.
     pub fn removed(&self, pipeline: &str, place: &'static str, why: Why, rows: u64) {
         let mut labels = with(pipeline, "place", place);
         labels.push(("why", why.name().to_owned()));

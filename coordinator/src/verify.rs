@@ -13,7 +13,7 @@
 //! | no key stands twice in an event hour; as many keys as written events   | 7    |
 //! | the snapshots that batches looked up in are the planned ones, as they were | 10 |
 //! | a compaction replaces what counted, with as many rows and keys         | 4, 6 |
-//! | written = what counts + what expiries and erasures of the ledger took; the same for quarantine | 6, 9 |
+//! | written = what counts + what expiries and erasures of the ledger took; the same for quarantine and keys | 6, 7, 9 |
 //!
 //! Only a batch of the pipeline as it is today must have one key for each event, and only where a key
 //! column is required: an event whose key columns are all null has no key.
@@ -208,6 +208,16 @@ fn check_removed(state: &State, manifests: &[Manifest], verdict: &mut Verdict) {
     let rows: u64 = files.iter().map(|(_, file)| file.object.rows).sum();
     let rejects = live::quarantine(manifests);
     let rejected: u64 = rejects.iter().map(|(_, object)| object.rows).sum();
+    let keys: u64 = live::key_files(manifests)
+        .iter()
+        .map(|file| file.object.rows)
+        .sum();
+    // Upkeep writes no key that was not there.
+    let first = manifests.iter().filter(|manifest| manifest.replaces.is_empty());
+    let indexed: u64 = first
+        .flat_map(|manifest| &manifest.keys)
+        .map(|file| file.object.rows)
+        .sum();
     let counted = [
         ("the files", rows, gone.rows, verdict.events.written, "written"),
         (
@@ -217,6 +227,7 @@ fn check_removed(state: &State, manifests: &[Manifest], verdict: &mut Verdict) {
             verdict.events.quarantined,
             "quarantined",
         ),
+        ("the key files", keys, gone.keys, indexed, "indexed"),
     ];
     for (what, rows, gone, events, how) in counted {
         if rows + gone != events {

@@ -18,19 +18,13 @@ Needs MILLRACE_BIN and LOADTEST_BIN. Writes results/cluster.json and results/clu
 
 import argparse
 import json
-import os
-import shutil
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-LOCAL = HERE.parent.parent / "deploy" / "local"
-EXAMPLE = HERE.parent.parent / "client" / "examples" / "shop"
-HASH_KEY = "a key for benchmarks only, 32 bytes or more"
-TICKS = os.sysconf("SC_CLK_TCK")
+from services import HERE, Services, loadtest
 
 
 def main():
@@ -62,7 +56,7 @@ def measure(options, services, sent):
     runs = []
     cases = options.cases.split(",")
     if "kafka" in cases or "colocated" in cases:
-        services.produce(options.events)
+        produce(services, options.events)
     for round_number in range(options.rounds):
         for case in cases:
             run = CASES[case](services, f"{case}{round_number}")
@@ -108,7 +102,7 @@ def run_exchange(services, name):
 
 
 def run_kafka(services, name, scope="global"):
-    source = f'kafka: {{brokers: ["{services.kafka}"], topic: shop, format: json}}'
+    source = services.kafka_source("shop")
     # By the records' timestamps, which are the events' own.
     span = ("--from", "2025-12-25T00:00:00Z", "--to", "2026-01-10T00:00:00Z")
     return run_job(services, name, scope, source, *span)
@@ -129,116 +123,10 @@ CASES = {
 }
 
 
-class Services:
-    """MinIO, etcd, Kafka, one coordinator and two workers; all of them end with the block."""
-
-    def __init__(self, work):
-        self.work = work
-        self.millrace = os.environ["MILLRACE_BIN"]
-        self.processes = []
-        self.kafka = None
-
-    def __enter__(self):
-        shutil.rmtree(self.work / "services", ignore_errors=True)
-        self.s3 = self.service("s3")
-        etcd = self.service("etcd", "endpoints")
-        self.env = {
-            **os.environ,
-            "AWS_ENDPOINT_URL": self.s3, "AWS_ACCESS_KEY_ID": "millrace", "AWS_SECRET_ACCESS_KEY": "millrace-local-only",
-            "AWS_REGION": "us-east-1", "MILLRACE_HASH_KEY": HASH_KEY, "MILLRACE_COORDINATORS": "127.0.0.1:27401",
-        }
-        self.curl("-X", "PUT", f"{self.s3}/millrace")
-        self.start("coordinator", f"name: bench\nlisten: 127.0.0.1:27401\nscheduler_listen: 127.0.0.1:27411\n"
-                   f'etcd: {{endpoints: ["{etcd}"]}}\n')
-        for worker in ("one", "two"):
-            self.start("worker", f'name: {worker}\netcd: {{endpoints: ["{etcd}"]}}\nslots: 1\n'
-                       f"work_dir: {self.work}/services/{worker}\n")
-        for _ in range(200):
-            shown = subprocess.run([self.millrace, "cluster", "show", "--output", "json"], env=self.env,
-                                   capture_output=True, text=True)
-            if shown.returncode == 0 and shown.stdout.count('"executor') + shown.stdout.count('"name"') >= 2:
-                if len(json.loads(shown.stdout).get("workers", [])) == 2:
-                    return self
-            time.sleep(0.1)
-        raise SystemExit("the cluster did not start")
-
-    def __exit__(self, *_):
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.wait(timeout=60)
-        for name in ("kafka", "etcd", "s3"):
-            folder = self.work / "services" / name
-            if folder.exists():
-                subprocess.run([LOCAL / f"{name}.sh", "stop", "--dir", folder], check=False, stderr=subprocess.DEVNULL)
-
-    def service(self, name, told="endpoint"):
-        folder = self.work / "services" / name
-        subprocess.run([LOCAL / f"{name}.sh", "start", "--dir", folder], check=True, stdout=subprocess.DEVNULL)
-        return (folder / told).read_text().split()[0].split(",")[0]
-
-    def start(self, kind, config):
-        number = len(self.processes)
-        file = self.work / "services" / f"{kind}{number}.yaml"
-        file.write_text(config)
-        log = open(file.with_suffix(".log"), "w")
-        self.processes.append(
-            subprocess.Popen([self.millrace, "--log", "info", kind, "--config", file], env=self.env, stdout=log, stderr=log))
-
-    def cpu(self):
-        """CPU seconds of our processes, and of nobody else's."""
-        ticks = 0
-        for process in self.processes:
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / TICKS
-
-    def curl(self, *arguments):
-        subprocess.run(["curl", "-fsS", "-o", "/dev/null", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user",
-                        "millrace:millrace-local-only", *arguments], check=True)
-
-    def upload(self, folder):
-        for file in sorted(folder.iterdir()):
-            self.curl("-T", file, f"{self.s3}/millrace/events/{file.name}")
-        one = self.work / "one.json"
-        first = next(file for file in sorted(folder.iterdir()))
-        with open(first, "rb") as lines:
-            one.write_bytes(next(line for line in lines if line.endswith(b"}\n")))
-        self.curl("-T", one, f"{self.s3}/millrace/one/one.json")
-
-    def produce(self, events):
-        self.kafka = self.service("kafka")
-        loadtest("generate", "--events", events, "--out", self.work / "topic", "--overwrite", "--kafka", self.kafka,
-                 "--topic", "shop", "--partitions", 4, "--codec", "lz4")
-
-    def s3_source(self, prefix="events/"):
-        return f's3: {{url: "s3://millrace/{prefix}", format: json}}'
-
-    def pipeline(self, name, scope, source):
-        folder = self.work / "pipelines" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(EXAMPLE / "suite.json", folder)
-        text = (EXAMPLE / "shop.yaml").read_text()
-        text = text.replace("pipeline: shop", f"pipeline: {name}")
-        text = text.replace("files: {path: events/, format: json}", source)
-        text = text.replace("dedup:     {key: [event_id]}", f"dedup: {{key: [event_id], scope: {scope}}}")
-        text = text.replace('url: "./lake"', f'url: "s3://millrace/lake-{name}"')
-        file = folder / "pipeline.yaml"
-        file.write_text(text)
-        return file
-
-    def apply(self, file):
-        self.cli("pipeline", "apply", file)
-
-    def cli(self, *arguments):
-        ran = subprocess.run([self.millrace, *arguments], env=self.env, capture_output=True, text=True)
-        if ran.returncode not in (0, 3):
-            raise SystemExit(f"{' '.join(map(str, arguments))}: {ran.stderr}")
-        return ran.stdout
-
-
-def loadtest(*arguments):
-    subprocess.run([os.environ["LOADTEST_BIN"], *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+def produce(services, events):
+    services.start_kafka()
+    loadtest("generate", "--events", events, "--out", services.work / "topic", "--overwrite", "--kafka", services.kafka,
+             "--topic", "shop", "--partitions", 4, "--codec", "lz4")
 
 
 def report(folder, events, runs):

@@ -14,15 +14,11 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-LOCAL = HERE.parent.parent / "deploy" / "local"
-EXAMPLE = HERE.parent.parent / "client" / "examples" / "shop"
-ENV = {**os.environ, "MILLRACE_HASH_KEY": "a key for benchmarks only, 32 bytes or more"}
+from services import EXAMPLE, HERE, Postgres, run
 
 
 def main():
@@ -35,35 +31,33 @@ def main():
     options = parser.parse_args()
     shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True)
-    server = options.work / "postgres"
-    postgres("start", server)
+    server = Postgres(options.work / "postgres")
+    server.start()
     try:
-        results = measure(options, (server / "endpoint").read_text().strip())
+        results = measure(options, server)
     finally:
-        data = (server / "data").resolve()
-        postgres("stop", server)
-        shutil.rmtree(data, ignore_errors=True)
+        server.remove()
     (options.results / "handoff.json").write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps({name: value for name, value in results.items() if name != "runs"}))
 
 
-def measure(options, dsn):
+def measure(options, server):
     work = options.work
     run(os.environ["LOADTEST_BIN"], "generate", "--events", options.events, "--files", 4, "--out", work / "sent")
     good = json.loads((work / "sent" / "sent.json").read_text())["counts"]["good"]
-    pipeline = shop(work, "shop", dsn)
+    pipeline = shop(work, "shop", server.dsn)
     millrace("run", pipeline, "--input", work / "sent" / "events", "--no-handoff")
     table, csv, runs = "analytics.shop", work / "rows.csv", []
     for number in range(options.rounds):
-        psql(dsn, "DROP SCHEMA IF EXISTS analytics CASCADE")
+        server.sql("DROP SCHEMA IF EXISTS analytics CASCADE")
         load = timed(lambda: millrace("handoff", "load", pipeline))
-        rows = int(psql(dsn, f"SELECT count(*) FROM {table}"))
+        rows = int(server.sql(f"SELECT count(*) FROM {table}"))
         if rows != good:
             raise SystemExit(f"{rows} rows were loaded, the ledger has {good} good events")
         if not csv.exists():
-            psql(dsn, f"\\copy {table} TO '{csv}' CSV")
-        psql(dsn, f"DROP TABLE IF EXISTS copied; CREATE TABLE copied (LIKE {table} INCLUDING ALL)")
-        copy = timed(lambda: psql(dsn, f"\\copy copied FROM '{csv}' CSV"))
+            server.sql(f"\\copy {table} TO '{csv}' CSV")
+        server.sql(f"DROP TABLE IF EXISTS copied; CREATE TABLE copied (LIKE {table} INCLUDING ALL)")
+        copy = timed(lambda: server.sql(f"\\copy copied FROM '{csv}' CSV"))
         runs.append({"round": number, "rows": rows, "load_seconds": load, "copy_seconds": copy})
         print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
     load, copy = (statistics.median(run[key] for run in runs) for key in ("load_seconds", "copy_seconds"))
@@ -72,15 +66,15 @@ def measure(options, dsn):
         "rows_per_second": round(good / load),
         "copy_rows_per_second": round(good / copy),
         "speed": round(copy / load, 3),
-        "overhead_seconds": round(overhead(options, dsn), 4),
+        "overhead_seconds": round(overhead(options, server), 4),
         "runs": runs,
     }
 
 
-def overhead(options, dsn):
+def overhead(options, server):
     """Seconds of a batch of one event, with the process's start taken off."""
     work = options.work
-    pipeline = shop(work, "small", dsn)
+    pipeline = shop(work, "small", server.dsn)
     first = next((work / "sent" / "events").iterdir())
     with open(first) as lines:
         for number in range(options.batches):
@@ -88,7 +82,7 @@ def overhead(options, dsn):
             file.write_text(next(line for line in lines if line.endswith("}\n")))
             millrace("run", pipeline, "--input", file, "--no-handoff")
     all_of_them = timed(lambda: millrace("handoff", "load", pipeline))
-    loaded = int(psql(dsn, "SELECT count(*) FROM analytics.millrace_loads WHERE pipeline = 'small'"))
+    loaded = int(server.sql("SELECT count(*) FROM analytics.millrace_loads WHERE pipeline = 'small'"))
     nothing = timed(lambda: millrace("handoff", "load", pipeline))
     return (all_of_them - nothing) / loaded
 
@@ -110,23 +104,8 @@ def timed(what):
     return time.monotonic() - began
 
 
-def run(*command):
-    ran = subprocess.run([str(part) for part in command], env=ENV, capture_output=True, text=True)
-    if ran.returncode != 0:
-        raise SystemExit(f"{command}: {ran.stderr}")
-    return ran.stdout
-
-
 def millrace(*arguments):
     return run(os.environ["MILLRACE_BIN"], *arguments)
-
-
-def psql(dsn, sql):
-    return run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-c", sql)
-
-
-def postgres(verb, folder):
-    run(LOCAL / "postgres.sh", verb, "--dir", folder)
 
 
 if __name__ == "__main__":

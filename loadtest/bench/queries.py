@@ -6,30 +6,28 @@
 | events  | `--rows` of them over `--days`, made by the server (`generate_series`) in the order of their time         |
 | models  | the example's own queries, day by day and hour by hour (campaign_attribution in PostgreSQL's words)       |
 | queries | 50 clients (pgbench), two rounds: `--rate` queries a second of all of them together, latency from the moment at which each was due; then without any pause |
+| loading | with `--follow EVENTS`: a third round, paced like the first one, while a cluster follows a topic with so many events a second into the same table |
 
 | figure                                        | bar                    |
 |-----------------------------------------------|------------------------|
 | P95 of queries on models, paced               | < 1 s                  |
 | P50 and P95 of all queries, paced             | < 3 s, < 10 s          |
+| the same while events are loaded              | < 3 s, < 10 s          |
 
-Needs MILLRACE_BIN, and for 50M rows about 25 GB of disk. Writes results/queries.md and queries.json.
+Needs MILLRACE_BIN (and LOADTEST_BIN for `--follow`), and for 50M rows about 25 GB of disk. Writes results/queries.md and queries.json.
 """
 
 import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-EXAMPLE = ROOT / "client" / "examples" / "shop"
-ENV = {**os.environ, "MILLRACE_HASH_KEY": "a key for benchmarks only, 32 bytes or more"}
+from services import EXAMPLE, HERE, Postgres, Services, machine, note, percentile, run, wait_for
+
 FIRST = datetime(2026, 1, 1, tzinfo=timezone.utc)
 MODELS = {"sessions": "day", "daily_funnel": "day", "campaign_attribution": "day", "revenue_by_segment": "hour"}
 
@@ -79,27 +77,29 @@ def main():
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--rate", type=float, default=10.0, help="queries a second of all clients together, in the paced round")
     parser.add_argument("--seconds", type=int, default=180, help="of each round")
+    parser.add_argument("--follow", type=int, default=0, metavar="EVENTS", help="events a second that are loaded in a round of its own")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="leave the server's data, and use it again the next time")
     parser.add_argument("--work", type=Path, default=Path.home() / ".cache/millrace/bench/queries")
     parser.add_argument("--results", type=Path, default=HERE.parent / "results")
     options = parser.parse_args()
-    server = options.work / "postgres"
+    server = Postgres(options.work / "postgres")
     done = options.work / f"filled-{options.rows}-{options.days}-{options.seed}"
     if not done.exists():
-        drop(server)
+        server.remove()
         shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True, exist_ok=True)
-    postgres("start", server)
+    server.start()
     try:
-        bench = Bench(options, (server / "endpoint").read_text().strip())
+        bench = Bench(options, server)
         filled = json.loads(done.read_text()) if done.exists() else bench.fill()
         done.write_text(json.dumps(filled))
         results = bench.rounds(filled)
     finally:
-        postgres("stop", server)
-        if not options.keep:
-            drop(server)
+        server.stop()
+        # What was loaded meanwhile stays in the table: the next time it is filled anew.
+        if not options.keep or options.follow:
+            server.remove()
             done.unlink(missing_ok=True)
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "queries.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -109,16 +109,12 @@ def main():
 
 
 class Bench:
-    def __init__(self, options, dsn):
-        self.options, self.dsn = options, dsn
+    def __init__(self, options, server):
+        self.options, self.server, self.dsn, self.psql = options, server, server.dsn, server.sql
 
     def fill(self):
         began = time.monotonic()
-        for name, value in [("shared_buffers", "1GB"), ("work_mem", "64MB"), ("maintenance_work_mem", "512MB"),
-                            ("max_wal_size", "4GB"), ("checkpoint_timeout", "15min"), ("random_page_cost", "1.1"), ("max_connections", "120")]:
-            self.psql(f"ALTER SYSTEM SET {name} = '{value}'")
-        postgres("stop", self.options.work / "postgres")
-        postgres("start", self.options.work / "postgres")
+        self.server.tune()
         self.psql(self.ddl())
         # One day after the other, as they come; two at once would mix the days in the table's pages.
         for day in range(self.options.days):
@@ -196,15 +192,49 @@ FROM (
 
     def rounds(self, filled):
         results = {
-            "options": {key: getattr(self.options, key) for key in ("rows", "days", "clients", "rate", "seconds", "seed")},
-            "machine": {"cores": os.cpu_count(), "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")},
+            "options": {key: getattr(self.options, key) for key in ("rows", "days", "clients", "rate", "seconds", "follow", "seed")},
+            "machine": machine(),
             "server": self.psql("SHOW server_version"),
             "filled": filled,
         }
         for name, rate in [("paced", self.options.rate), ("unpaced", None)]:
             note(f"{name}: {self.options.clients} clients for {self.options.seconds} s")
             results[name] = self.round(name, rate)
+        if self.options.follow:
+            results["loading"] = self.loading()
         return results
+
+    def loading(self):
+        """The paced round again, while a cluster loads what is sent to a topic at this moment."""
+        options = self.options
+        with Services(options.work) as services:
+            services.start_kafka()
+            more = f'warehouse: {{postgres: {{dsn: "{self.dsn}", table: analytics.shop}}}}\n'
+            file = services.pipeline("loading", "global", services.kafka_source("loading"), more=more)
+            file.write_text(file.read_text().replace("minimum_clean: 0.99, ", ""))
+            services.apply(file)
+            seconds = options.seconds + 120
+            sender = services.send("loading", options.follow, seconds, options.work / "sent", "--partitions", 4)
+            try:
+                time.sleep(5)  # the topic is made
+                job = services.told("job", "submit", "loading", "--follow")["job"]
+                wait_for("the first batch in the table", 180, lambda: self.loaded() > 0)
+                before, began = self.loaded(), time.monotonic()
+                note(f"loading {options.follow:,} events a second: {options.clients} clients for {options.seconds} s")
+                found = self.round("loading", options.rate)
+                rows, lasted = self.loaded() - before, time.monotonic() - began
+                if sender.poll() is not None:
+                    raise SystemExit("the sender ended before the round did")
+                services.check()
+            finally:
+                sender.kill()
+            services.cli("job", "cancel", job)
+        return {**found, "rows_per_second": round(rows / lasted), "rows": rows}
+
+    def loaded(self):
+        if self.psql("SELECT to_regclass('analytics.millrace_loads') IS NOT NULL") != "t":
+            return 0
+        return int(self.psql("SELECT coalesce(sum(rows), 0) FROM analytics.millrace_loads WHERE pipeline = 'loading'"))
 
     def round(self, name, rate):
         folder = self.options.work / name
@@ -236,14 +266,6 @@ FROM (
             "all": of(models + wide),
         }
 
-    def psql(self, sql):
-        return run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.dsn, "-f", "-", stdin=sql)
-
-
-def percentile(numbers, share):
-    numbers = sorted(numbers)
-    return round(numbers[min(len(numbers) - 1, len(numbers) * share // 100)], 4) if numbers else None
-
 
 def report(results):
     filled, options, paced = results["filled"], results["options"], results["paced"]
@@ -258,7 +280,10 @@ def report(results):
     for name, what in [
         ("paced", f"Paced: {options['rate']:g} queries a second of all clients together; each timed from when it was due"),
         ("unpaced", "Without a pause: every client asks again as soon as it is answered"),
+        ("loading", f"Paced, while `follow` is sent {options['follow']:,} events a second for the same table"),
     ]:
+        if name not in results:
+            continue
         lines += [f"## {what}", "", "| query | of | queries | P50 | P95 | longest |", "|---|---|--:|--:|--:|--:|"]
         for kind, queries in [("models", MODEL_QUERIES), ("events", WIDE_QUERIES)]:
             for title, _, _ in queries:
@@ -271,10 +296,19 @@ def report(results):
         ("P50 of all", paced["all"]["p50"], 3),
         ("P95 of all", paced["all"]["p95"], 10),
     ]
+    if loading := results.get("loading"):
+        bars += [
+            ("P95 of queries on models while loading", loading["models"]["p95"], 1),
+            ("P50 of all while loading", loading["all"]["p50"], 3),
+            ("P95 of all while loading", loading["all"]["p95"], 10),
+        ]
     lines += ["| bar (paced) | found | |", "|---|--:|---|"]
     lines += [f"| {what} < {bar} s | {found:.3f} s | {'kept' if found < bar else '**missed**'} |" for what, found, bar in bars]
     models = ", ".join(f"{name} {of['rows']:,}" for name, of in filled["models"].items())
     lines += ["", f"Rows of the models: {models}. Made in {filled['load_seconds']:.0f} s (events) and {filled['model_seconds']:.0f} s (models).", ""]
+    if loading:
+        lines += [f"{loading['rows']:,} rows came into the table while it was asked, {loading['rows_per_second']:,} a second; of the events that are sent "
+                  "83% are good ones.", ""]
     return "\n".join(lines)
 
 
@@ -289,28 +323,6 @@ def pgbench():
     if not found:
         raise SystemExit("needs pgbench: apt-get install postgresql")
     return found[-1]
-
-
-def note(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def run(*command, stdin=None):
-    ran = subprocess.run([str(part) for part in command], env=ENV, input=stdin, capture_output=True, text=True)
-    if ran.returncode != 0:
-        raise SystemExit(f"{command}: {ran.stderr}")
-    return ran.stdout.strip()
-
-
-def postgres(verb, folder):
-    run(ROOT / "deploy" / "local" / "postgres.sh", verb, "--dir", folder)
-
-
-def drop(folder):
-    """PostgreSQL's data lies where its user may go."""
-    if (folder / "data").exists():
-        shutil.rmtree((folder / "data").resolve(), ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -222,6 +222,8 @@ fn output(plan: &Plan, cluster: &Cluster) -> TopicOutput {
         replication: 1,
         codec: "lz4".to_owned(),
         rate: Some(plan.rate),
+        stretch: None,
+        sample_digits: None,
         options: Vec::new(),
         overwrite: true,
     }

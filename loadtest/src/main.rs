@@ -1,6 +1,7 @@
 //! `millrace-loadtest`: makes events, and judges what became of them.
 
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use millrace_loadtest::check::check;
 use millrace_loadtest::fetch::{Access, fetch};
 use millrace_loadtest::generate::files::{Compress, Output, generate};
 use millrace_loadtest::generate::plan::Recipe;
-use millrace_loadtest::generate::topic::{TopicOutput, send};
+use millrace_loadtest::generate::topic::{TopicOutput, forget, send};
 use millrace_loadtest::lake::Lake;
 use millrace_loadtest::ledger::{Ledger, Sent};
 use millrace_loadtest::sums;
@@ -29,6 +30,18 @@ struct Cli {
 enum Command {
     /// Writes events as JSON lines to OUT/events, and the ledger beside it.
     Generate(Box<Generate>),
+    /// Deletes what a topic holds before some offsets, to make room for more.
+    Forget {
+        /// Brokers, `host:port,host:port`.
+        #[arg(long)]
+        kafka: String,
+        /// The topic.
+        #[arg(long)]
+        topic: String,
+        /// The first offset that stays, of each partition: `first_offsets` of the `sent.json` of a later stretch.
+        #[arg(long, value_delimiter = ',', required = true)]
+        before: Vec<u64>,
+    },
     /// Lets faults happen to a cluster at random while it follows a topic, then checks its lake; exit code 1 if it is wrong.
     Chaos(Chaos),
     /// Compares a lake with the ledger, event by event; exit code 1 if they differ.
@@ -138,6 +151,12 @@ struct Generate {
     /// Lines a second; without it as fast as it goes.
     #[arg(long, requires = "kafka")]
     rate: Option<u64>,
+    /// Just these of the lines, `FROM..TO`, counted from 0; the ledger has no others then.
+    #[arg(long, requires = "kafka", value_parser = stretch)]
+    lines: Option<Range<u64>>,
+    /// Also note in OUT/sampled.ndjson when each event was sent whose id ends with so many zeros in hex.
+    #[arg(long, value_name = "DIGITS", requires = "rate", value_parser = clap::value_parser!(u32).range(0..=8))]
+    sample: Option<u32>,
     /// An option of librdkafka, `name=value`; may be given again.
     #[arg(long = "kafka-option", requires = "kafka", value_parser = option)]
     kafka_options: Vec<(String, String)>,
@@ -146,6 +165,7 @@ struct Generate {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(options) => run_generate(&options),
+        Command::Forget { kafka, topic, before } => run_forget(&kafka, &topic, &before),
         Command::Chaos(options) => run_chaos(&options),
         Command::Check { ledger, lake } => run_check(&ledger, &lake),
         Command::Sums { ledger, lake } => run_sums(ledger.as_deref(), lake.as_deref()),
@@ -189,6 +209,8 @@ fn run_generate(options: &Generate) -> Result<ExitCode> {
                 replication: options.replication,
                 codec: options.codec.clone(),
                 rate: options.rate,
+                stretch: options.lines.clone(),
+                sample_digits: options.sample,
                 options: options.kafka_options.clone(),
                 overwrite: options.overwrite,
             },
@@ -216,8 +238,14 @@ fn report(sent: &Sent, data: &str, began: Instant) -> Result<ExitCode> {
         "stored_bytes": sent.files.iter().map(|file| file.stored_bytes).sum::<u64>(),
         "data": data,
         "seconds": (seconds * 1000.0).round() / 1000.0,
-        "events_per_second": (sent.recipe.events as f64 / seconds.max(1e-9)).round(),
+        "events_per_second": (sent.files.iter().map(|file| file.lines).sum::<u64>() as f64 / seconds.max(1e-9)).round(),
     }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_forget(kafka: &str, topic: &str, before: &[u64]) -> Result<ExitCode> {
+    forget(kafka, topic, before)?;
+    print_json(&serde_json::json!({"topic": topic, "first_offsets": before}))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -291,6 +319,14 @@ fn option(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("give an option as name=value, like security.protocol=ssl".to_owned()),
     }
+}
+
+fn stretch(text: &str) -> Result<Range<u64>, String> {
+    let parsed = text.split_once("..").and_then(|(from, to)| {
+        let (from, to) = (from.parse().ok()?, to.parse().ok()?);
+        (from < to).then_some(from..to)
+    });
+    parsed.ok_or_else(|| "give lines as FROM..TO, like 0..1000".to_owned())
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -36,18 +36,19 @@ pub(super) fn outcome(name: &str, outcome: &Outcome, tense: Tense, output: Outpu
 }
 
 /// Up to where each place is too old, microseconds since 1970 UTC.
-fn cutoffs(outcome: &Outcome) -> [Option<i64>; 3] {
+fn cutoffs(outcome: &Outcome) -> [Option<i64>; 4] {
     let cutoffs = &outcome.cutoffs;
     [
         cutoffs.data_before.map(|hour| hour * HOUR_US),
         cutoffs.quarantine_before.map(|day| day * 24 * HOUR_US),
         cutoffs.warehouse_before_us,
+        cutoffs.keys_before.map(|hour| hour * HOUR_US),
     ]
 }
 
 fn json(name: &str, outcome: &Outcome, tense: Tense) -> Value {
     let share = |share: &Share| json!({"spans": share.spans, "files": share.files, "bytes": share.bytes, "rows": share.rows});
-    let [data, quarantine, warehouse] = cutoffs(outcome).map(|before| before.map(at));
+    let [data, quarantine, warehouse, keys] = cutoffs(outcome).map(|before| before.map(at));
     let hours = outcome.hours.iter().map(|(hour, of)| {
         json!({"hour": at(hour * HOUR_US), "files": of.files, "bytes": of.bytes, "rows": of.rows})
     });
@@ -57,6 +58,7 @@ fn json(name: &str, outcome: &Outcome, tense: Tense) -> Value {
         "lake": {"before": data, "expired": share(&outcome.data), "hours": hours.collect::<Vec<_>>()},
         "quarantine": {"before": quarantine, "expired": share(&outcome.quarantine)},
         "warehouse": {"before": warehouse, "rows": outcome.warehouse},
+        "keys": {"before": keys, "expired": share(&outcome.keys)},
         "held": share(&outcome.held),
         "waiting": share(&outcome.waiting),
         "batches": outcome.batches,
@@ -66,8 +68,15 @@ fn json(name: &str, outcome: &Outcome, tense: Tense) -> Value {
 }
 
 fn text(name: &str, outcome: &Outcome, tense: Tense) -> String {
-    let mut table = output::table(&["place", "older than", "hours or days", "files", "bytes", "rows"]);
-    let [data, quarantine, warehouse] = cutoffs(outcome);
+    let mut table = output::table(&[
+        "place",
+        "older than",
+        "hours or days",
+        "files",
+        "bytes",
+        "rows or keys",
+    ]);
+    let [data, quarantine, warehouse, keys] = cutoffs(outcome);
     let mut row = |place: &str, before: Option<i64>, share: &Share| {
         let before = before.map_or_else(|| "kept for ever".to_owned(), at);
         table.add_row([
@@ -88,6 +97,7 @@ fn text(name: &str, outcome: &Outcome, tense: Tense) -> String {
         };
         row("warehouse", warehouse, &share);
     }
+    row("key index", keys, &outcome.keys);
     let mut text = match tense {
         Tense::Would => format!("{name}: this would leave; `millrace retention apply` lets it go\n{table}"),
         Tense::Did => format!("{name}: this has left, in {} batches\n{table}", outcome.batches),

@@ -84,6 +84,23 @@ fn judge(sandbox: &Sandbox) {
     }
 }
 
+/// The heir tells where every period stands, whoever computed it, and how long its own ones took.
+fn counted(sandbox: &Sandbox) {
+    let metric = |name: &str, more: &str| {
+        let labels = format!("pipeline=\"shop\",model=\"revenue_by_segment\"{more}");
+        sandbox.metric("heir", &format!("millrace_model_{name}{{{labels}}}"))
+    };
+    let stand = |state: &str| metric("periods", &format!(",state=\"{state}\""));
+    sandbox.until("all periods are told as current", |_| {
+        (stand("current") == Some(24.0)).then_some(())
+    });
+    assert_eq!((stand("due"), stand("waiting")), (Some(0.0), Some(0.0)));
+    // The events are of a day that is long over.
+    assert!(metric("lag_seconds", "").is_some_and(|lag| lag > 86_400.0));
+    assert!(metric("compute_seconds", "").is_some_and(|took| took > 0.0));
+    assert_eq!(metric("failures_total", ""), None);
+}
+
 #[test]
 fn leaders_compute_what_is_due_and_the_warehouse_is_duckdbs_whoever_died() {
     let mut sandbox = Sandbox::start(1, 0).with_warehouse();
@@ -99,6 +116,7 @@ fn leaders_compute_what_is_due_and_the_warehouse_is_duckdbs_whoever_died() {
     sandbox.coordinator("heir", &[]);
     sandbox.done(&job);
     has_settled(&sandbox, 26);
+    counted(&sandbox);
     judge(&sandbox);
     sandbox.judge("shop", "shop");
     // Events of the same hours come later: their periods are computed again when the hours are complete again.

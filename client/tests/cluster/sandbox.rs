@@ -666,6 +666,8 @@ fn output(folder: PathBuf, brokers: String, topic: &str, rate: Option<u64>) -> T
         brokers,
         codec: "lz4".to_owned(),
         rate,
+        stretch: None,
+        sample_digits: None,
         options: Vec::new(),
         overwrite: false,
     }

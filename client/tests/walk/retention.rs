@@ -135,12 +135,83 @@ fn old_hours_leave_new_ones_stay_and_a_repeat_of_what_left_is_still_a_repeat() {
     only_new(&sandbox, "after a compaction of what is left");
 }
 
+/// Until then it is a repeat. Its new copy leaves like any other event.
+#[test]
+fn a_repeat_that_comes_after_its_keys_have_left_is_a_new_event() {
+    let sandbox = filled("lake: 30d, keys: 60d, replaced: 1s");
+    let keys = |sandbox: &Sandbox| sandbox.objects("keys").len();
+    let planned = plan(&sandbox);
+    let expired = &planned["keys"]["expired"];
+    assert_eq!(
+        (&expired["rows"], &expired["spans"], &expired["files"]),
+        (&4.into(), &3.into(), &3.into()),
+        "{planned}"
+    );
+    let before = keys(&sandbox);
+    let done = let_go(&sandbox);
+    assert_eq!(
+        (&done["keys"]["expired"], &done["batches"]),
+        (expired, &1.into()),
+        "{done}"
+    );
+    only_new(&sandbox, "after the keys have left");
+    let verdict = asked(&sandbox, &["verify"], &[]);
+    assert_eq!(
+        (&verdict["expired"]["rows"], &verdict["expired"]["keys"]),
+        (&4.into(), &4.into()),
+        "{verdict}"
+    );
+    std::thread::sleep(std::time::Duration::from_millis(1100)); // what `replaced` says
+    assert_eq!(let_go(&sandbox)["deleted_files"], 6, "data and keys");
+    assert_eq!(keys(&sandbox), before - 3);
+
+    let text = std::fs::read_to_string(sandbox.path("sent/events/old.json")).unwrap();
+    sandbox.input("again.json", text.clone());
+    let run = sandbox.run(&[]);
+    assert_eq!(
+        (&run["events_written"], &run["duplicates"]),
+        (&4.into(), &0.into()),
+        "{run}"
+    );
+    assert_eq!(sandbox.verify(), Vec::<String>::new());
+    sandbox.input("once-more.json", text);
+    assert_eq!(sandbox.run(&[])["duplicates"], 4, "it is known again");
+    assert_eq!(let_go(&sandbox)["keys"]["expired"]["rows"], 4);
+    only_new(&sandbox, "after the new copies have expired too");
+    asked(&sandbox, &["compact"], &[]);
+    only_new(&sandbox, "after a compaction of what is left");
+}
+
+/// What a repeat would stand beside keeps its keys: here the data is under legal hold.
+#[test]
+fn keys_stay_for_as_long_as_data_of_their_hour_does() {
+    let sandbox = filled("lake: 30d, keys: 30d");
+    let range = ["--from", "2020-01-01T01:00:00Z", "--to", "2020-01-01T01:30:00Z"];
+    let hold = [&range[..], &["--reason", "a court asks"]].concat();
+    asked(&sandbox, &["retention", "hold"], &hold);
+    let done = let_go(&sandbox);
+    assert_eq!(
+        (&done["lake"]["expired"]["rows"], &done["keys"]["expired"]["rows"]),
+        (&3.into(), &3.into()),
+        "{done}"
+    );
+    let text = std::fs::read_to_string(sandbox.path("sent/events/old.json")).unwrap();
+    sandbox.input("again.json", text);
+    let run = sandbox.run(&[]);
+    assert_eq!(
+        (&run["events_written"], &run["duplicates"]),
+        (&3.into(), &1.into()),
+        "{run}"
+    );
+    assert_eq!(sandbox.verify(), Vec::<String>::new());
+}
+
 /// Also a run comes across what a killed expiry left.
 #[test]
 fn a_kill_at_each_step_of_an_expiry_changes_nothing() {
     for moment in ["opened", "planned", "written", "published", "committed", "swept"] {
         for next_is_a_run in [false, true] {
-            let sandbox = filled("lake: 30d, replaced: 1s");
+            let sandbox = filled("lake: 30d, keys: 30d, replaced: 1s");
             let before = ids(&sandbox);
             if moment == "swept" {
                 let_go(&sandbox);

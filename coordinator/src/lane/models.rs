@@ -25,8 +25,10 @@ use crate::causes::chain;
 use crate::handoff::applied_pipelines;
 use crate::job::RunError;
 use crate::lake::Lake;
+use crate::lifecycle::Batches;
 use crate::marts::due::{Period, Standing, periods};
 use crate::marts::{self, Limits, period_name};
+use crate::metrics::models::ModelMetrics;
 
 /// What a query may use at the leader.
 const LIMITS: Limits = Limits {
@@ -108,8 +110,12 @@ impl Lane {
             let name = period_name(period.from_hour, period.hours);
             !resting.contains_key(&(mart.name.clone(), name))
         };
-        match marts::step(batches, &pipeline.marts, LIMITS, &is_free).await {
-            Ok(Some(_)) => {
+        let stepped = marts::step(batches, &pipeline.marts, LIMITS, &is_free).await;
+        let metrics = &self.tools.metrics.models;
+        stand(metrics, &self.name, batches, &pipeline);
+        match stepped {
+            Ok(Some(run)) => {
+                metrics.took(self.name.as_str(), &run.mart, now.elapsed());
                 self.tools.committed.send_replace(());
                 return Ok(true);
             }
@@ -118,6 +124,7 @@ impl Lane {
             Err(RunError::Mart { mart, period, source }) => {
                 let error = chain(&*source);
                 tracing::error!(pipeline = %self.name, model = mart, period, error, "a model's period could not be computed");
+                metrics.failed(self.name.as_str(), &mart);
                 self.models.resting.insert((mart, period), now + REST);
                 return Ok(true);
             }
@@ -196,10 +203,17 @@ impl Lane {
             (Arc::clone(&prepared.lake), prepared.root.clone()),
             self.tools.workplace.s3(),
         );
-        let ran = marts::backfill(batches, &pipeline.marts, &job, LIMITS, &is_asked).await?;
-        if ran.is_none() {
-            return Ok(true);
+        let began = Instant::now();
+        let ran = marts::backfill(batches, &pipeline.marts, &job, LIMITS, &is_asked).await;
+        let metrics = &self.tools.metrics.models;
+        if let Err(RunError::Mart { mart, .. }) = &ran {
+            metrics.failed(self.name.as_str(), mart);
         }
+        let Some(run) = ran? else {
+            return Ok(true);
+        };
+        metrics.took(self.name.as_str(), &run.mart, began.elapsed());
+        stand(metrics, &self.name, batches, &pipeline);
         let lateness = pipeline.partition.lateness_seconds;
         let all = periods(batches.ledger.state(), &pipeline.marts, lateness);
         let meant: Vec<&Period> = all
@@ -226,6 +240,13 @@ impl Lane {
             .await?;
         Ok(false)
     }
+}
+
+/// Tells where the periods of a pipeline's models stand.
+fn stand(metrics: &ModelMetrics, name: &PipelineName, batches: &Batches, pipeline: &Pipeline) {
+    let (state, lateness) = (batches.ledger.state(), pipeline.partition.lateness_seconds);
+    let periods = periods(state, &pipeline.marts, lateness);
+    metrics.stand(name.as_str(), &pipeline.marts, &periods);
 }
 
 /// Tells of pipelines with models: of each once a version, and whenever leading begins.

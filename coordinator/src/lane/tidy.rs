@@ -15,7 +15,8 @@ use super::work::Lane;
 use crate::causes::chain;
 use crate::commit::live;
 use crate::compaction;
-use crate::job::RunError;
+use crate::job::{RunError, unread};
+use crate::ledger::Batch;
 
 /// Memory for rows that are rewritten, in bytes.
 const MEMORY_BYTES: usize = 256 << 20;
@@ -100,6 +101,23 @@ impl Lane {
         Ok(())
     }
 
+    /// Lets go of the key files that upkeep behind a batch took away.
+    pub(super) async fn forget_keys(&mut self, last: Option<&BatchId>) -> Result<(), LaneError> {
+        let Some(batches) = &self.batches else {
+            return Ok(());
+        };
+        let is_new =
+            |(id, batch): &(&BatchId, &Batch)| batch.is_upkeep() && last.is_none_or(|last| *id > last);
+        let new = batches.ledger.state().committed().filter(is_new);
+        for (id, manifest) in live::each(&batches.lake, new).await {
+            match manifest {
+                Ok(manifest) => replace_keys(&mut self.keys, &manifest),
+                Err(source) => return Err(unsettled(&id, unread((id.clone(), source)))),
+            }
+        }
+        Ok(())
+    }
+
     /// What upkeep that failed had planned is free again.
     pub(super) async fn drop_upkeep(&mut self) -> Result<(), LaneError> {
         let Some(batches) = &mut self.batches else {
@@ -115,7 +133,7 @@ impl Lane {
     }
 }
 
-/// The key files that count after a compaction.
+/// The key files that count after a compaction or an expiry.
 fn replace_keys(keys: &mut Vec<KeyFile>, manifest: &Manifest) {
     let gone = live::replaced(std::slice::from_ref(manifest));
     keys.retain(|file| !gone.contains(file.object.key.as_str()));

@@ -42,7 +42,12 @@ impl Lane {
         let Some(batches) = &mut self.batches else {
             return Ok(None);
         };
-        match come_to(batches, &job).await {
+        let last = batches.ledger.state().batches.keys().next_back().cloned();
+        let came_to = come_to(batches, &job).await;
+        if !matches!(&came_to, Err(Stopped::Error(error)) if error.is_fatal()) {
+            self.forget_keys(last.as_ref()).await?;
+        }
+        match came_to {
             Ok(told) => {
                 self.count_removed(&told);
                 self.tell(id, Some(told)).await?;
@@ -90,6 +95,7 @@ impl Lane {
                 let counts = [
                     ("lake", rows(&told.data)),
                     ("quarantine", rows(&told.quarantine)),
+                    ("keys", rows(&told.keys)),
                     ("warehouse", told.warehouse_rows.unwrap_or(0)),
                 ];
                 for (place, rows) in counts {

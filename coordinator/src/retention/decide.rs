@@ -10,14 +10,15 @@
 //! | of data, with an event in a range that is held                | no                                                    |
 //! | of quarantine, written on or after the day on which a held range begins | no: a rejected event's time is not known, but it did not come before it happened |
 //! | of data, of a batch that the warehouse waits for              | no: once it is loaded                                 |
-//! | of the key index                                              | never: a repeat that comes years later is still a repeat |
+//! | of the key index, of an event hour older than `retention.keys` | yes: a repeat that comes later is a new event         |
+//! | of the key index, of an hour of which data stays, or is held  | no: a repeat would stand beside its first copy        |
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 use millrace_pipeline::spec::model::Retention;
 use millrace_proto::ids::BatchId;
-use millrace_proto::manifest::{DataFile, Manifest, WrittenObject};
+use millrace_proto::manifest::{DataFile, KeyFile, Manifest, WrittenObject};
 
 use crate::commit::live;
 use crate::compaction::is_of;
@@ -35,6 +36,8 @@ pub struct Cutoffs {
     pub quarantine_before: Option<i64>,
     /// Warehouse rows of event times before this one, microseconds since 1970 UTC; the begin of an hour.
     pub warehouse_before_us: Option<i64>,
+    /// Key files of event hours before this one, in hours since 1970 UTC.
+    pub keys_before: Option<i64>,
 }
 
 impl Cutoffs {
@@ -49,6 +52,7 @@ impl Cutoffs {
             data_before: before(retention.lake_seconds, HOUR_US),
             quarantine_before: before(retention.quarantine_seconds, DAY_US),
             warehouse_before_us: before(retention.warehouse_seconds, HOUR_US).map(|hour| hour * HOUR_US),
+            keys_before: before(retention.keys_seconds, HOUR_US),
         }
     }
 }
@@ -69,6 +73,8 @@ pub struct Expiring {
     pub files: Vec<DataFile>,
     /// Quarantine files.
     pub quarantine: Vec<WrittenObject>,
+    /// Key files.
+    pub keys: Vec<KeyFile>,
     /// Data and quarantine files that a legal hold keeps.
     pub held: Share,
     /// Data files that the warehouse waits for.
@@ -100,7 +106,7 @@ impl Expiring {
     /// Whether nothing leaves.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.quarantine.is_empty()
+        self.files.is_empty() && self.quarantine.is_empty() && self.keys.is_empty()
     }
 
     /// The data files, counted by the hours of their first events.
@@ -127,6 +133,18 @@ impl Expiring {
         share
     }
 
+    /// The key files, counted by their hours; rows are keys.
+    #[must_use]
+    pub fn index(&self) -> Share {
+        let hours: BTreeSet<i64> = self.keys.iter().map(|file| file.hour).collect();
+        let mut share = Share {
+            spans: hours.len() as u64,
+            ..Share::default()
+        };
+        self.keys.iter().for_each(|file| share.add(&file.object));
+        share
+    }
+
     /// The data files by the hours of their first events.
     #[must_use]
     pub fn by_hour(&self) -> BTreeMap<i64, Share> {
@@ -139,11 +157,15 @@ impl Expiring {
         hours
     }
 
-    /// The first files of it, as many as one manifest takes.
+    /// The first files of it, as many as one manifest takes. Keys go when all data has gone.
     #[must_use]
     pub(super) fn first(mut self, most: usize) -> Self {
+        if self.files.len() > most {
+            self.keys.clear();
+        }
         self.files.truncate(most);
         self.quarantine.truncate(most);
+        self.keys.truncate(most);
         self
     }
 }
@@ -180,7 +202,31 @@ pub fn expiring(manifests: &[Manifest], cutoffs: &Cutoffs, kept: Kept<'_>) -> Ex
         .files
         .sort_by(|a, b| (a.time_max, &a.object.key).cmp(&(b.time_max, &b.object.key)));
     found.quarantine.sort_by(|a, b| a.key.cmp(&b.key));
+    if let Some(before) = cutoffs.keys_before {
+        found.keys = keys(manifests, before, &found.files, kept.holds);
+    }
     found
+}
+
+/// The key files that are too old, but for those of hours of which anything stays in the lake or is held.
+fn keys(manifests: &[Manifest], before: i64, leaving: &[DataFile], holds: &[LegalHold]) -> Vec<KeyFile> {
+    let leaving: BTreeSet<&str> = leaving.iter().map(|file| file.object.key.as_str()).collect();
+    let stay = live::files(manifests).into_iter().map(|(_, file)| file);
+    let stay = stay.filter(|file| !leaving.contains(file.object.key.as_str()));
+    let spans: BTreeSet<(i64, i64)> = stay
+        .map(|file| (first_hour(file), last_hour(file)))
+        .filter(|(first, _)| *first < before)
+        .collect();
+    let stays = |hour: i64| spans.range(..=(hour, i64::MAX)).any(|(_, last)| *last >= hour);
+    let is_held = |hour: i64| {
+        let (first, last) = (hour * HOUR_US, (hour + 1) * HOUR_US - 1);
+        holds.iter().any(|hold| hold.touches(first, last))
+    };
+    let old = live::key_files(manifests).into_iter();
+    let old = old.filter(|file| file.hour < before && !stays(file.hour) && !is_held(file.hour));
+    let mut old: Vec<KeyFile> = old.cloned().collect();
+    old.sort_by(|a, b| (a.hour, &a.object.key).cmp(&(b.hour, &b.object.key)));
+    old
 }
 
 /// Whether a data file may hold an event of a range that is held.

@@ -76,6 +76,7 @@ fn an_hour_is_too_old_when_its_last_microsecond_is() {
         lake_seconds: Some(2 * 3600),
         quarantine_seconds: Some(86_400),
         warehouse_seconds: Some(3600),
+        keys_seconds: Some(4 * 3600),
         ..Retention::default()
     };
     let cutoffs = Cutoffs::of(&retention, 10 * HOUR_US);
@@ -83,6 +84,7 @@ fn an_hour_is_too_old_when_its_last_microsecond_is() {
     assert_eq!(Cutoffs::of(&retention, 10 * HOUR_US - 1).data_before, Some(7));
     assert_eq!(cutoffs.warehouse_before_us, Some(9 * HOUR_US));
     assert_eq!(cutoffs.quarantine_before, Some(-1));
+    assert_eq!(cutoffs.keys_before, Some(6));
     assert_eq!(
         Cutoffs::of(&Retention::default(), 10 * HOUR_US),
         Cutoffs::default()
@@ -147,6 +149,63 @@ fn quarantine_leaves_by_the_day_it_was_written_on() {
         .rows,
         0
     );
+}
+
+/// A batch with a key file for each of some hours.
+fn indexed(batch: u64, hours: &[i64]) -> Manifest {
+    let mut manifest = manifest(batch);
+    let file = |hour: &i64| KeyFile {
+        object: object(format!("keys/hour={hour}/{}-e1a1-0.parquet", manifest.batch), 7),
+        hour: *hour,
+    };
+    manifest.keys = hours.iter().map(file).collect();
+    manifest
+}
+
+fn hours_of(keys: &[KeyFile]) -> Vec<i64> {
+    keys.iter().map(|file| file.hour).collect()
+}
+
+/// A file of hours 2 to 4 stays for its last hour, and with it the keys of all three.
+#[test]
+fn keys_leave_with_the_last_data_of_their_hour_and_not_before() {
+    let manifests = [
+        wrote(1, 0, HOUR_US + 5),
+        wrote(2, 2 * HOUR_US, 4 * HOUR_US),
+        indexed(3, &[0, 1, 2, 3, 4, 5, 9]),
+    ];
+    let cutoffs = |data| Cutoffs {
+        data_before: Some(data),
+        keys_before: Some(6),
+        ..Cutoffs::default()
+    };
+    let found = expiring(&manifests, &cutoffs(4), free());
+    assert_eq!((found.files.len(), hours_of(&found.keys)), (1, vec![0, 1, 5]));
+    assert_eq!(
+        found.index(),
+        Share {
+            spans: 3,
+            files: 3,
+            bytes: 210,
+            rows: 21
+        }
+    );
+    let held = [hold(HOUR_US + 5, HOUR_US + 6)];
+    let kept = Kept {
+        holds: &held,
+        ..free()
+    };
+    let found = expiring(&manifests, &cutoffs(6), kept);
+    assert_eq!((found.files.len(), hours_of(&found.keys)), (1, vec![2, 3, 4, 5]));
+    let all = expiring(&manifests, &cutoffs(6), free());
+    assert_eq!(hours_of(&all.keys), [0, 1, 2, 3, 4, 5]);
+    let first = all.clone().first(1);
+    assert_eq!((first.files.len(), first.keys.len()), (1, 0), "data goes first");
+    let never = Cutoffs {
+        keys_before: None,
+        ..cutoffs(6)
+    };
+    assert!(expiring(&manifests, &never, free()).keys.is_empty());
 }
 
 proptest! {

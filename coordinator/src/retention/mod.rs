@@ -12,8 +12,9 @@
 //! | after that                        | the files are deleted some time, however often that is begun               |
 //! | in the warehouse's transaction    | the warehouse rolls back; the next expiry deletes the same rows            |
 //!
-//! The key index stays whole: an event that is sent again after its hour has expired is a duplicate, as ever (invariant 7).
-//! An event of an expired hour that was never there before is written, and leaves with the next expiry.
+//! The key index stays whole, unless `retention.keys` says how long: until then an event that is sent again after its hour
+//! has expired is a duplicate, as ever (invariant 7); from then on it is a new one. An event of an expired hour that was
+//! never there before is written, and leaves with the next expiry.
 
 pub mod decide;
 mod embedded;
@@ -91,6 +92,8 @@ pub struct Outcome {
     pub hours: Vec<(i64, Share)>,
     /// Quarantine files.
     pub quarantine: Share,
+    /// Key files; their rows are keys.
+    pub keys: Share,
     /// Rows of the warehouse; none where there is none, or nothing expires there.
     pub warehouse: Option<u64>,
     /// What legal holds keep of it.
@@ -112,6 +115,7 @@ impl Outcome {
             data: found.data(),
             hours: found.by_hour().into_iter().collect(),
             quarantine: found.rejects(),
+            keys: found.index(),
             held: found.held,
             waiting: found.waiting,
             holds,
@@ -194,11 +198,12 @@ async fn take(batches: &mut Batches, by: &str, found: Expiring) -> Result<Manife
     let removed = Removed {
         rows: found.data().rows,
         quarantined: found.rejects().rows,
-        keys: 0,
+        keys: found.index().rows,
     };
     let replaces = Replaced {
         files: found.files,
         quarantine: found.quarantine,
+        keys: found.keys,
         ..Replaced::default()
     };
     let environment = batches.environment.as_deref();
@@ -221,7 +226,8 @@ async fn take(batches: &mut Batches, by: &str, found: Expiring) -> Result<Manife
     let old = &committed.replaces;
     tracing::info!(
         batch = %id, attempt = %committed.attempt, by, files = old.files.len(), rows = committed.removed.rows,
-        quarantine_files = old.quarantine.len(), quarantined = committed.removed.quarantined, "hours have expired"
+        quarantine_files = old.quarantine.len(), quarantined = committed.removed.quarantined,
+        key_files = old.keys.len(), keys = committed.removed.keys, "hours have expired"
     );
     Ok(committed)
 }

@@ -5,7 +5,7 @@
 //! event.rs   what an event says          random.rs  numbers that are the same everywhere
 //! line.rs    the event as JSON           agents.rs  user agents
 //! broken.rs  ways to spoil a line        files.rs   blocks of lines to files, by many threads
-//!                                        topic.rs   lines to a Kafka topic
+//! sample.rs  events that are looked for  topic.rs   lines to a Kafka topic
 //! ```
 //!
 //! Same recipe, same bytes, whatever the number of threads. Compression changes the files, not the lines.
@@ -17,6 +17,7 @@ pub mod files;
 pub mod line;
 pub mod plan;
 pub mod random;
+pub mod sample;
 pub mod topic;
 
 use agents::Agents;

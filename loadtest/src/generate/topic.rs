@@ -11,6 +11,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -23,9 +24,11 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::files::{GenerateError, clear};
 use super::plan::{Plan, Recipe};
+use super::sample::{self, Sample};
 use super::{Block, Generator};
 use crate::ledger::{Counts, ENTRY_BYTES, Entry, Ledger, Sent, SentFile, SentTopic};
 
@@ -51,6 +54,10 @@ pub struct TopicOutput {
     pub codec: String,
     /// Lines a second, each with the time when it is sent; none for as fast as it goes, with the recipe's times.
     pub rate: Option<u64>,
+    /// Just these of the recipe's lines; the ledger has no others then.
+    pub stretch: Option<Range<u64>>,
+    /// Also note when each event was sent whose id ends with so many zeros, see [`super::sample`].
+    pub sample_digits: Option<u32>,
     /// Further options of librdkafka.
     pub options: Vec<(String, String)>,
     /// Whether a ledger of an earlier run may be replaced.
@@ -190,48 +197,74 @@ impl Sending<'_> {
             source,
         };
         let mut ledger = File::create(&path).map_err(fail)?;
+        let mut sample = self.sample()?;
         let generator = Generator::new(Plan::new(recipe));
         let block_lines = self
             .output
             .rate
             .map_or(BLOCK_LINES, |rate| (rate / 20).clamp(1, BLOCK_LINES));
-        let (mut counts, mut block, mut first) = (Counts::default(), Block::default(), 0);
-        while first < recipe.events {
-            let lines = block_lines.min(recipe.events - first);
+        let whole = 0..recipe.events;
+        let stretch = self.output.stretch.clone().unwrap_or_else(|| whole.clone());
+        let (mut first, end) = (stretch.start, stretch.end.min(whole.end));
+        let (mut counts, mut block) = (Counts::default(), Block::default());
+        while first < end {
+            let lines = block_lines.min(end - first);
             generator.fill(&mut block, first, lines);
             counts.add(&block.counts);
-            self.send_block(recipe, first, &block)?;
+            self.send_block(recipe, first, &block, sample.as_mut())?;
             ledger.write_all(&block.ledger).map_err(fail)?;
             first += lines;
-            self.pace(first);
+            self.pace(first - stretch.start);
         }
         Ok(counts)
     }
 
-    fn send_block(&mut self, recipe: &Recipe, first: u64, block: &Block) -> Result<(), SendError> {
+    fn sample(&self) -> Result<Option<Sample>, SendError> {
+        let Some(digits) = self.output.sample_digits else {
+            return Ok(None);
+        };
+        let folder = &self.output.folder;
+        let path = folder.join(sample::NAME);
+        let made = Sample::create(folder, digits);
+        Ok(Some(
+            made.map_err(|source| GenerateError::Write { path, source })?,
+        ))
+    }
+
+    fn send_block(
+        &mut self,
+        recipe: &Recipe,
+        first: u64,
+        block: &Block,
+        mut sample: Option<&mut Sample>,
+    ) -> Result<(), SendError> {
         let mut at = 0;
         for (entry, number) in block.ledger.as_chunks::<ENTRY_BYTES>().0.iter().zip(first..) {
             let entry = Entry::decode(entry);
             let end = at + entry.bytes as usize;
             let partition = SentTopic::partition(entry.id, self.next.len());
-            self.send_line(recipe, number, partition, &block.text[at..end - 1])?;
+            let time_ms = self.time_ms(recipe, number);
+            self.send_line(time_ms, partition, &block.text[at..end - 1])?;
+            if let Some(sample) = &mut sample {
+                sample.note(&entry, time_ms);
+            }
             self.bytes[partition] += u64::from(entry.bytes);
             at = end;
+        }
+        if let Some(sample) = sample {
+            let path = self.output.folder.join(sample::NAME);
+            sample
+                .tell()
+                .map_err(|source| GenerateError::Write { path, source })?;
         }
         Ok(())
     }
 
-    fn send_line(
-        &mut self,
-        recipe: &Recipe,
-        number: u64,
-        partition: usize,
-        line: &[u8],
-    ) -> Result<(), SendError> {
+    fn send_line(&mut self, time_ms: i64, partition: usize, line: &[u8]) -> Result<(), SendError> {
         let expected = usize::try_from(self.next[partition]).unwrap_or(usize::MAX);
         let mut record = BaseRecord::<(), [u8], usize>::with_opaque_to(&self.output.topic, expected)
             .partition(i32::try_from(partition).unwrap_or(i32::MAX))
-            .timestamp(self.time_ms(recipe, number))
+            .timestamp(time_ms)
             .payload(line);
         loop {
             match self.producer.send(record) {
@@ -341,6 +374,35 @@ fn prepare_topic(output: &TopicOutput) -> Result<Vec<u64>, SendError> {
             Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }
+}
+
+/// Deletes what a topic holds before these offsets, one for each partition, for whoever has read it and needs the disk:
+/// segments go when all of their records have, so up to one of each partition stays.
+///
+/// # Errors
+/// When the brokers do not answer or refuse.
+pub fn forget(brokers: &str, topic: &str, first_kept: &[u64]) -> Result<(), SendError> {
+    let what = "delete the topic's records";
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    let mut before = TopicPartitionList::new();
+    for (partition, first) in (0..).zip(first_kept) {
+        let offset = Offset::Offset(i64::try_from(*first).unwrap_or(i64::MAX));
+        before
+            .add_partition_offset(topic, partition, offset)
+            .map_err(kafka(what))?;
+    }
+    let admin: AdminClient<DefaultClientContext> = config.create().map_err(kafka(what))?;
+    let options = AdminOptions::new().operation_timeout(Some(WAIT));
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(SendError::Runtime)?;
+    let deleted = runtime
+        .block_on(admin.delete_records(&before, &options))
+        .map_err(kafka(what))?;
+    for partition in deleted.elements() {
+        partition.error().map_err(kafka(what))?;
+    }
+    Ok(())
 }
 
 /// The node that leads each partition of a topic now; -1 where none does.

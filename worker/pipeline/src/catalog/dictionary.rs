@@ -334,10 +334,13 @@ fn facts(pipeline: &Pipeline) -> Vec<Fact> {
         Some(_) => format!(", warehouse {}", kept(retention.warehouse_seconds)),
         None => String::new(),
     };
+    let keys = retention.keys_seconds.map_or_else(String::new, |seconds| {
+        format!("; a repeat is known as one for {}", duration(seconds))
+    });
     add(
         "Kept",
         Some(format!(
-            "lake {}, quarantine {}{warehouse}",
+            "lake {}, quarantine {}{warehouse}{keys}",
             kept(retention.lake_seconds),
             kept(retention.quarantine_seconds)
         )),

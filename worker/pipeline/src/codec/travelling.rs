@@ -64,7 +64,11 @@ pub(super) fn make(
     prepared: &Prepared,
     workplace: &Workplace,
 ) -> Result<Travelling, PlanError> {
-    let keys = KeyIndex::layer(Arc::clone(&prepared.keys), extra.keys.clone());
+    let keys = KeyIndex::layer(
+        Arc::clone(&prepared.keys),
+        attempt.batch.clone(),
+        extra.keys.clone(),
+    );
     let tools = Tools {
         stores: Arc::clone(&prepared.stores),
         keys: Arc::new(keys),

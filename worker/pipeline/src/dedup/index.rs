@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::TryStreamExt;
 use hashbrown::{HashMap, HashSet};
+use millrace_proto::ids::BatchId;
 use millrace_proto::manifest::KeyFile;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -51,6 +52,8 @@ pub struct KeyIndex {
 struct Below {
     index: Arc<KeyIndex>,
     files: Vec<KeyFile>,
+    /// Whose list that is.
+    batch: BatchId,
     learnt: OnceCell<()>,
 }
 
@@ -59,8 +62,8 @@ struct State {
     hours: HashMap<i64, Entry>,
     /// The key files of all hours, by name.
     known: HashSet<String>,
-    /// The newest of them: a list without it is an older one.
-    newest: String,
+    /// The batch with the newest list of them: those of the batches before it are older.
+    newest: Option<BatchId>,
     /// Memory of all hours' sets.
     bytes: usize,
     /// Counts openings: the clock of "used longest ago".
@@ -134,10 +137,10 @@ impl KeyIndex {
         index
     }
 
-    /// An index for the claims of one task, over what `committed` knows once it has learnt of `files`.
-    /// Nothing that is claimed in it reaches `committed`.
+    /// An index for the claims of one task of a batch, over what `committed` knows once it has learnt of `files`, all those
+    /// that count for the batch. Nothing that is claimed in it reaches `committed`.
     #[must_use]
-    pub fn layer(committed: Arc<Self>, files: Vec<KeyFile>) -> Self {
+    pub fn layer(committed: Arc<Self>, batch: BatchId, files: Vec<KeyFile>) -> Self {
         Self {
             store: Arc::clone(&committed.store),
             root: committed.root.clone(),
@@ -145,6 +148,7 @@ impl KeyIndex {
             below: Some(Below {
                 index: committed,
                 files,
+                batch,
                 learnt: OnceCell::new(),
             }),
             learning: tokio::sync::Mutex::default(),
@@ -153,18 +157,18 @@ impl KeyIndex {
         }
     }
 
-    /// Takes in the key files that are committed by now, all of them; those that it knows already are passed over. An
-    /// hour that is in memory takes in the keys of its new files; one of whose files some were replaced by a compaction
-    /// is read anew when it is needed.
+    /// Takes in the key files that are committed before a batch, all of them; those that it knows already are passed over.
+    /// An hour that is in memory takes in the keys of its new files; one of whose files some were replaced by a compaction or
+    /// an expiry is read anew when it is needed.
     ///
     /// # Errors
     /// When a file cannot be read; it is then read when it is needed.
-    async fn learn(&self, files: &[KeyFile]) -> Result<(), DedupError> {
+    async fn learn(&self, batch: &BatchId, files: &[KeyFile]) -> Result<(), DedupError> {
         let _learning = self.learning.lock().await;
         let mut resident: HashMap<i64, (Arc<Hour>, Vec<KeyFile>)> = HashMap::new();
         {
             let mut state = self.state.lock();
-            if !state.forget_replaced(files) {
+            if !state.forget_replaced(batch, files) {
                 return Ok(());
             }
             for file in files {
@@ -358,8 +362,11 @@ impl KeyIndex {
     }
 
     async fn load(&self, hour: i64, cell: &Arc<OnceCell<Arc<Hour>>>) -> Result<Arc<Hour>, DedupError> {
-        if let Some(Below { index, files, learnt }) = &self.below {
-            learnt.get_or_try_init(|| index.learn(files)).await?;
+        if let Some(below) = &self.below {
+            let Below {
+                index, files, batch, ..
+            } = below;
+            below.learnt.get_or_try_init(|| index.learn(batch, files)).await?;
             let below = Some(Box::pin(index.open_shared(hour)).await?);
             let set = KeySet::with_capacity(0);
             return Ok(Arc::new(Hour {
@@ -427,11 +434,6 @@ impl KeyIndex {
     }
 }
 
-/// A key file's name without its folder: begins with its batch, and batches are numbered.
-fn name_of(key: &str) -> &str {
-    key.rsplit('/').next().unwrap_or(key)
-}
-
 fn key_count(files: &[KeyFile]) -> usize {
     files.iter().map(|file| file.object.rows as usize).sum()
 }
@@ -444,14 +446,13 @@ impl State {
         }
     }
 
-    /// Lets go of files that are not among `files`: a compaction replaced them. False for an older list than others had,
-    /// which a task brings that was taken for dead: all of it is known, or replaced by what is known.
-    fn forget_replaced(&mut self, files: &[KeyFile]) -> bool {
-        let newest = files.iter().map(|file| name_of(&file.object.key)).max();
-        let Some(newest) = newest.filter(|newest| **newest >= *self.newest) else {
+    /// Lets go of files that are not among `files`: a compaction or an expiry replaced them. False for an older batch's list
+    /// than others had, which a task brings that was taken for dead: all of it is known, replaced by what is known, or gone.
+    fn forget_replaced(&mut self, batch: &BatchId, files: &[KeyFile]) -> bool {
+        if self.newest.as_ref().is_some_and(|newest| batch < newest) {
             return false;
-        };
-        newest.clone_into(&mut self.newest);
+        }
+        self.newest = Some(batch.clone());
         let listed: HashSet<&str> = files.iter().map(|file| file.object.key.as_str()).collect();
         let State {
             hours, known, bytes, ..

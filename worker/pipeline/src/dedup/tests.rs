@@ -14,6 +14,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
+use millrace_proto::ids::BatchId;
 use millrace_proto::manifest::{KeyFile, WrittenObject};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -88,6 +89,8 @@ struct Lake {
     index: Arc<KeyIndex>,
     memory_bytes: usize,
     held_bytes: usize,
+    /// The next batch across processes.
+    batch: u64,
 }
 
 impl Lake {
@@ -108,6 +111,7 @@ impl Lake {
             files: Vec::new(),
             memory_bytes,
             held_bytes,
+            batch: 1,
         };
         lake.reopen();
         lake
@@ -127,7 +131,7 @@ impl Lake {
 
     /// The same with the claims kept by `keepers` others, as across processes.
     async fn attempt_apart(&self, keepers: u8, tasks: &[Vec<RecordBatch>]) -> Outcome {
-        let layer = KeyIndex::layer(Arc::clone(&self.index), self.files.clone());
+        let layer = KeyIndex::layer(Arc::clone(&self.index), self.named(), self.files.clone());
         let routes = Books((0..keepers).map(|_| ClaimBook::new(PLENTY)).collect());
         let keepers = (0..keepers).map(|keeper| Keeper {
             executor_id: keeper.to_string(),
@@ -139,6 +143,10 @@ impl Lake {
             runner: "r".to_owned(),
         };
         self.attempt_in(&Arc::new(layer), Some(apart), tasks).await
+    }
+
+    fn named(&self) -> BatchId {
+        BatchId::try_from(format!("b{:08}", self.batch)).unwrap()
     }
 
     async fn attempt_in(
@@ -387,6 +395,7 @@ proptest! {
                 seen.check(&events, &outcome);
                 let files = lake.write_keys(&mut outcome).await;
                 lake.files.extend(files);
+                lake.batch += 1;
             }
         });
     }
@@ -446,6 +455,7 @@ async fn an_hour_whose_files_were_compacted_still_knows_every_key() {
         let mut outcome = lake.attempt_apart(2, &[vec![batch(part)]]).await;
         let files = lake.write_keys(&mut outcome).await;
         lake.files.extend(files);
+        lake.batch += 1;
     }
     let stale = lake.files.clone();
     assert!(
@@ -465,10 +475,10 @@ async fn an_hour_whose_files_were_compacted_still_knows_every_key() {
         keys: vec![BTreeMap::from([(0, keys)])],
         ..Outcome::default()
     };
-    // A name behind those of the files before it, as a later batch has.
-    lake.files = vec![kept[0].clone(); 90];
+    lake.files = vec![kept[0].clone(); 90]; // so that no name comes twice
     let compacted = lake.write_keys(&mut merged).await;
     lake.files = [kept, compacted].concat();
+    lake.batch += 1;
     let outcome = lake.attempt_apart(2, &[vec![batch(&events)]]).await;
     assert!(
         outcome.kept.is_empty(),
@@ -477,6 +487,7 @@ async fn an_hour_whose_files_were_compacted_still_knows_every_key() {
     );
     // A task that was dealt out before the compaction comes late: nothing is taken away for it.
     let newer = std::mem::replace(&mut lake.files, stale);
+    lake.batch -= 1;
     assert!(
         lake.attempt_apart(2, &[vec![batch(&events[..10])]])
             .await
@@ -484,12 +495,40 @@ async fn an_hour_whose_files_were_compacted_still_knows_every_key() {
             .is_empty()
     );
     lake.files = newer;
+    lake.batch += 1;
     assert!(
         lake.attempt_apart(2, &[vec![batch(&events)]])
             .await
             .kept
             .is_empty()
     );
+}
+
+/// Also where the newest key files left, and where all did; what a late task of an older batch brings stays forgotten.
+#[tokio::test]
+async fn keys_that_expired_are_forgotten_by_whoever_had_them_in_memory() {
+    let mut lake = Lake::new(PLENTY);
+    let events: Vec<Event> = (0..200).map(|n| event(n, n as i64 % 2 * HOUR)).collect();
+    let mut outcome = lake.attempt_apart(2, &[vec![batch(&events)]]).await;
+    lake.files = lake.write_keys(&mut outcome).await;
+    lake.batch += 1;
+    assert!(
+        lake.attempt_apart(2, &[vec![batch(&events)]])
+            .await
+            .kept
+            .is_empty()
+    );
+    let stale = lake.files.clone();
+    for left in [100, 0] {
+        lake.files.truncate(left / 100);
+        lake.batch += 2; // an expiry, and a batch after it
+        let kept = lake.attempt_apart(2, &[vec![batch(&events)]]).await.kept;
+        assert_eq!(kept.len(), events.len() - left);
+    }
+    lake.files = stale;
+    lake.batch -= 1;
+    let kept = lake.attempt_apart(2, &[vec![batch(&events)]]).await.kept;
+    assert_eq!(kept.len(), events.len());
 }
 
 #[tokio::test]

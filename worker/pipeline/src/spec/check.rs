@@ -365,8 +365,35 @@ fn warehouse(draft: &Draft, reader: &mut Reader<'_>) {
     }
 }
 
+/// A repeat whose keys have left is a new event: it must not meet its first copy.
+fn key_retention(draft: &Draft, reader: &mut Reader<'_>) {
+    let kept = draft.retention;
+    let Some(keys) = kept.keys_seconds else { return };
+    for (name, seconds, is_kept) in [
+        ("lake", kept.lake_seconds, true),
+        ("warehouse", kept.warehouse_seconds, draft.warehouse_declared),
+    ] {
+        let key = format!("retention.{name}");
+        let right = format!("at least what `{key}` says: a repeat would be written beside its first copy");
+        match seconds {
+            Some(seconds) if seconds > keys => {
+                let (ours, theirs) = (reader.shown("retention.keys"), reader.shown(&key));
+                let wrong = format!("`{ours}` is shorter than the {name}'s `{theirs}`");
+                reader.fault("retention.keys", wrong, right);
+            }
+            None if is_kept => {
+                let ours = reader.shown("retention.keys");
+                let wrong = format!("`{ours}`, and the {name} keeps its rows for ever: there is no `{key}`");
+                reader.fault("retention.keys", wrong, right);
+            }
+            Some(_) | None => {}
+        }
+    }
+}
+
 /// The lake is what the warehouse is loaded from and what the quarantine is redriven into.
 fn retention(draft: &Draft, reader: &mut Reader<'_>) {
+    key_retention(draft, reader);
     let kept = draft.retention;
     let Some(lake) = kept.lake_seconds else { return };
     for (name, seconds) in [

@@ -548,6 +548,8 @@ pub struct Retention {
     pub quarantine_seconds: Option<u64>,
     /// Warehouse rows.
     pub warehouse_seconds: Option<u64>,
+    /// Key files: what is sent again later than that is a new event.
+    pub keys_seconds: Option<u64>,
     /// Files that a compaction replaced, from then on. Default one day.
     pub replaced_seconds: u64,
 }
@@ -558,6 +560,7 @@ impl Default for Retention {
             lake_seconds: None,
             quarantine_seconds: None,
             warehouse_seconds: None,
+            keys_seconds: None,
             replaced_seconds: 86_400,
         }
     }

@@ -239,7 +239,7 @@ pub(super) fn retention() -> Value {
         (
             "lake",
             duration(
-                "Data files, by event hour: more than `partition.lateness`. The key index stays: a repeat is a repeat for ever.",
+                "Data files, by event hour: more than `partition.lateness`. Their keys stay, see `keys`.",
             ),
         ),
         (
@@ -249,6 +249,13 @@ pub(super) fn retention() -> Value {
         (
             "warehouse",
             duration("Warehouse rows, by event time: at most as long as the lake."),
+        ),
+        (
+            "keys",
+            duration(
+                "The key index, by event hour: at least as long as lake and warehouse. Without it for ever: a repeat is a repeat, \
+                 however late. With it, what is sent again after its hour's keys have left is a new event.",
+            ),
         ),
         (
             "replaced",

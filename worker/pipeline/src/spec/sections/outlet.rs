@@ -27,7 +27,7 @@ pub(in crate::spec) const DATA_API: &[&str] = &[
     "region",
     "endpoint",
 ];
-pub(in crate::spec) const RETENTION: &[&str] = &["lake", "quarantine", "warehouse", "replaced"];
+pub(in crate::spec) const RETENTION: &[&str] = &["lake", "quarantine", "warehouse", "keys", "replaced"];
 pub(in crate::spec) const LIMITS: &[&str] = &["record_bytes", "depth"];
 
 /// Bounds of `lake.file_bytes`: below, files are too many; above, no reader wants them.
@@ -344,6 +344,7 @@ pub(in crate::spec) fn retention(field: &Field<'_>, reader: &mut Reader<'_>) -> 
         lake_seconds: kept("lake"),
         quarantine_seconds: kept("quarantine"),
         warehouse_seconds: kept("warehouse"),
+        keys_seconds: kept("keys"),
         replaced_seconds: kept("replaced").unwrap_or(Retention::default().replaced_seconds),
     }
 }

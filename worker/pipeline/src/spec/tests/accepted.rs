@@ -61,6 +61,9 @@ fn every_section_of_the_design_loads_as_it_is_written() {
     );
     assert_eq!(pipeline.handoff, HandoffUnit::Job);
     assert_eq!(pipeline.retention.lake_seconds, Some(400 * 86_400));
+    assert_eq!(pipeline.retention.keys_seconds, None, "for ever");
+    let forgetting = loaded(&DESIGN.replace("warehouse: 90d", "warehouse: 90d, keys: 800d"));
+    assert_eq!(forgetting.retention.keys_seconds, Some(800 * 86_400));
     assert_eq!(
         pipeline.limits,
         Limits {

@@ -105,6 +105,9 @@ refused! {
     two_users_of_a_cluster_are_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {cluster: a, database: dev, db_user: me, secret_arn: \"arn:aws:secretsmanager:r:1:secret:s\"}", "data_api.db_user", "one of them";
     what_is_no_secret_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {cluster: a, database: dev, secret_arn: hunter2}", "data_api.secret_arn", "is not a secret";
     a_quarantine_that_outlives_the_lake_is_refused: "quarantine: 30d" => "quarantine: 500d", "retention.quarantine", "longer than the lake's `400d`";
+    keys_that_leave_before_the_lake_are_refused: "quarantine: 30d" => "keys: 399d", "29: retention.keys", "`399d` is shorter than the lake's `400d`";
+    keys_that_leave_a_lake_that_stays_are_refused: "{lake: 400d, quarantine: 30d, warehouse: 90d}" => "{warehouse: 90d, keys: 800d}", "29: retention.keys", "there is no `retention.lake`";
+    keys_that_leave_a_warehouse_that_stays_are_refused: "warehouse: 90d" => "keys: 800d", "29: retention.keys", "there is no `retention.warehouse`";
     a_lake_shorter_than_lateness_is_refused: "{lake: 400d, quarantine: 30d, warehouse: 90d}" => "{lake: 1h}", "retention.lake", "partition.lateness";
     a_record_limit_out_of_range_is_refused: "record_bytes: 1MiB" => "record_bytes: 2GiB", "limits.record_bytes", "out of range";
     a_depth_out_of_range_is_refused: "depth: 64" => "depth: 0", "limits.depth", "out of range";
@@ -131,4 +134,17 @@ fn expressions_are_planned_although_another_section_has_a_fault() {
         .replace("actor LIKE", "nonsense LIKE")
         .replace("depth: 64", "depth: x");
     assert_eq!(check(&text).unwrap_err().faults.len(), 2);
+}
+
+/// A warehouse keeps nothing longer than the lake, so whoever breaks this breaks another rule too.
+#[test]
+fn keys_that_leave_before_the_warehouse_are_refused() {
+    let to = "{lake: 20d, warehouse: 90d, keys: 30d}";
+    let faults = faults_after("{lake: 400d, quarantine: 30d, warehouse: 90d}", to);
+    let said = faults.iter().find(|fault| fault.contains("retention.keys"));
+    let said = said.unwrap_or_else(|| panic!("{faults:#?}"));
+    assert!(
+        said.contains("`30d` is shorter than the warehouse's `90d`"),
+        "{said}"
+    );
 }
