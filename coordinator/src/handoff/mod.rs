@@ -24,6 +24,7 @@ mod catalogue;
 pub(crate) mod connection;
 mod copy;
 mod data_api;
+mod days;
 mod decide;
 mod error;
 mod expired;

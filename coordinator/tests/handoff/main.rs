@@ -9,6 +9,7 @@
 )]
 
 mod data_api;
+mod days;
 mod ends;
 mod faults;
 mod lakes;
