@@ -38,6 +38,7 @@ pub mod preflight;
 mod read;
 mod redshift;
 pub mod removal;
+pub mod report;
 mod session;
 mod table;
 

@@ -16,4 +16,5 @@ mod lakes;
 mod loads;
 mod proxy;
 mod redshift;
+mod report;
 mod server;
