@@ -10,6 +10,7 @@ use crate::output::{self, Exit};
 use crate::telemetry::{LogFormat, Telemetry, Whose};
 use crate::{
     cluster, compact, handoff, jobs, models, node, pipeline, quarantine, query, retention, run, verify,
+    warehouse,
 };
 
 /// Event streams in; clean, deduplicated, privacy-safe tables out.
@@ -68,6 +69,9 @@ enum Command {
     /// The warehouse: what is loaded and what waits; load, release or discard batches.
     #[command(subcommand)]
     Handoff(handoff::Handoff),
+    /// The warehouse beside what the pipeline asks for: columns, keys, encodings, partitions, statistics, waiting loads.
+    #[command(subcommand)]
+    Warehouse(warehouse::Warehouse),
     /// What is too old: plan what would leave, let it go, place and release legal holds.
     #[command(subcommand)]
     Retention(retention::Retention),
@@ -113,6 +117,7 @@ impl Cli {
             Command::Worker(node) => node.work(telemetry),
             Command::Job(command) => command.execute(),
             Command::Handoff(command) => command.execute(),
+            Command::Warehouse(command) => command.execute(),
             Command::Retention(command) => command.execute(),
             Command::Erase(command) => command.execute(),
             Command::Cluster(command) => command.execute(),

@@ -379,6 +379,17 @@ impl Client {
         every_page!(request, page, self.list_loads_page(request.clone()).await?, loads)
     }
 
+    /// What a pipeline's warehouse is beside what the pipeline asks for.
+    ///
+    /// # Errors
+    /// As for [`Self::list_loads_page`].
+    pub async fn report_warehouse(&self, pipeline: &str) -> Result<v1::ReportWarehouseResponse, ClientError> {
+        let request = v1::ReportWarehouseRequest {
+            pipeline: pipeline.to_owned(),
+        };
+        call!(self, HandoffServiceClient.report_warehouse, Repeat::Safe, request)
+    }
+
     /// Loads a held batch after all.
     ///
     /// # Errors

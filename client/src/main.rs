@@ -23,6 +23,7 @@ mod run;
 mod scrape;
 mod telemetry;
 mod verify;
+mod warehouse;
 
 use std::process::ExitCode;
 

@@ -36,6 +36,17 @@ fn a_jobs_batches_are_in_the_warehouse_once_and_the_command_tells() {
     );
     let load = sandbox.millrace(&["handoff", "load", "shop"]);
     assert!(String::from_utf8_lossy(&load.stderr).contains("load by themselves"));
+    let report = sandbox.millrace(&["warehouse", "report", "shop", "--output", "json"]);
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(
+        (&report["exists"], &report["waiting"]),
+        (&true.into(), &0.into()),
+        "{report}"
+    );
+    assert!(
+        report["facts"]["days ahead"] != "0" && report["table"] == "analytics.shop",
+        "{report}"
+    );
     let rows = sandbox.metric("coordinator-1", "millrace_handoff_rows_total{pipeline=\"shop\"}");
     let there: f64 = sandbox.sql("SELECT count(*) FROM analytics.shop")[0]
         .parse()

@@ -6,12 +6,13 @@ use crate::database::Database;
 use crate::sandbox::{SCALE, Sandbox, root};
 
 fn status(sandbox: &Sandbox, more: &[&str]) -> Value {
+    told(sandbox, &["handoff", "status"], more)
+}
+
+fn told(sandbox: &Sandbox, command: &[&str], more: &[&str]) -> Value {
     let mut arguments = vec!["--output", "json"];
     arguments.extend_from_slice(more);
-    let output = sandbox
-        .command(&["handoff", "status"], &arguments)
-        .output()
-        .unwrap();
+    let output = sandbox.command(command, &arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"))
 }
@@ -49,4 +50,24 @@ fn a_run_loads_its_rows_once_and_a_killed_load_is_gone_on_with() {
     let rows = sandbox.rows().len();
     assert_eq!(warehouse.sql(ids), format!("{rows}|{rows}"));
     assert_eq!(sandbox.verify(), Vec::<String>::new());
+
+    let report = told(&sandbox, &["warehouse", "report"], &[]);
+    assert_eq!(
+        (&report["exists"], &report["waiting"]),
+        (&true.into(), &0.into()),
+        "{report}"
+    );
+    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'analytics.shop'::regclass AND inhrelid::regclass::text ~ '[0-9]{8}$'";
+    let days = format!("{} days, ", warehouse.sql(partitions));
+    let said = report["facts"]["partitions"].as_str().unwrap();
+    assert!(said.starts_with(&days), "{report}, {days}");
+    // What a person spoilt is told with what settles it, and fails the command.
+    warehouse.sql("ALTER TABLE analytics.shop ADD COLUMN theirs int NOT NULL DEFAULT 1; ALTER TABLE analytics.shop ALTER COLUMN theirs DROP DEFAULT");
+    let output = sandbox.command(&["warehouse", "report"], &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("ALTER TABLE analytics.shop ALTER COLUMN theirs DROP NOT NULL;"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(1), "{said}");
 }

@@ -18,6 +18,7 @@ use super::pages::Page;
 use super::refusals::AGAIN;
 use super::{Shared, caller, refusals};
 use crate::handoff::hold::{self, Decision, Verdict};
+use crate::handoff::report::{Finding, Report, report};
 use crate::handoff::{self, Candidate, HandoffError, Known, Standing};
 use crate::lake::Lake;
 
@@ -69,6 +70,17 @@ impl HandoffService for Handoffs {
             waiting,
             held,
         }))
+    }
+
+    async fn report_warehouse(
+        &self,
+        request: Request<v1::ReportWarehouseRequest>,
+    ) -> Result<Response<v1::ReportWarehouseResponse>, Status> {
+        let message = request.into_inner();
+        let (pipeline, lake, known) = self.0.known(&message.pipeline).await?;
+        let report = report(&pipeline, &lake, &known).await;
+        let report = report.map_err(|error| refused(&error, &message.pipeline))?;
+        Ok(Response::new(told(report)))
     }
 
     async fn release_batch(
@@ -226,5 +238,26 @@ fn decision(decision: &Decision) -> v1::Decision {
         reason: decision.reason.clone(),
         decider: decision.by.clone(),
         decide_time: Some(std::time::SystemTime::from(decision.at).into()),
+    }
+}
+
+fn told(report: Report) -> v1::ReportWarehouseResponse {
+    let fact = |(name, value)| v1::WarehouseFact { name, value };
+    let finding = |finding: Finding| v1::WarehouseFinding {
+        level: finding.level.name().to_owned(),
+        what: finding.what,
+        found: finding.found,
+        wanted: finding.wanted,
+        statement: finding.statement,
+    };
+    v1::ReportWarehouseResponse {
+        warehouse: report.warehouse.to_owned(),
+        table: report.table,
+        exists: report.exists,
+        facts: report.facts.into_iter().map(fact).collect(),
+        findings: report.findings.into_iter().map(finding).collect(),
+        waiting: report.waiting,
+        unfinished: report.unfinished,
+        held: report.held,
     }
 }

@@ -150,7 +150,7 @@ pub async fn look(
     subject: &Subject,
 ) -> Result<Outcome, ErasureError> {
     let found = find(pipeline, lake, state, subject).await?;
-    let warehouse = removal::count_subject(pipeline, subject).await;
+    let warehouse = removal::count_subject(pipeline, lake, subject).await;
     let warehouse = warehouse.map_err(|error| ErasureError::Warehouse(Box::new(error)))?;
     Ok(outcome(subject, &found, warehouse))
 }
@@ -170,11 +170,11 @@ pub async fn erase(batches: &mut Batches, subject: &Subject, by: &str) -> Result
     } else {
         Some(take(batches, subject, by, &found).await?)
     };
-    let erased = removal::erase_subject(&batches.pipeline, subject, by, &batches.hook).await;
+    let erased = removal::erase_subject(&batches.pipeline, &batches.lake, subject, by, &batches.hook).await;
     done.warehouse = erased.map_err(|error| ErasureError::Warehouse(Box::new(error)))?;
     done.deleted = delete(batches, &found, committed.as_ref()).await?;
     let left = find_in(batches, subject).await?;
-    let in_warehouse = removal::count_subject(&batches.pipeline, subject).await;
+    let in_warehouse = removal::count_subject(&batches.pipeline, &batches.lake, subject).await;
     let in_warehouse = in_warehouse.map_err(|error| ErasureError::Warehouse(Box::new(error)))?;
     done.remaining =
         Some(left.rows() + left.quarantined() + left.dead.len() as u64 + in_warehouse.unwrap_or(0));

@@ -86,6 +86,11 @@ impl Refusal {
         self.code == "55P03"
     }
 
+    /// Whether a row had no partition to go into.
+    pub(super) fn is_of_no_partition(&self) -> bool {
+        self.code == "23514" && self.message.starts_with("no partition of relation")
+    }
+
     /// Redshift's 1023: it comes with the code of an internal error.
     fn is_serializable_conflict(&self) -> bool {
         self.message.contains("1023") && self.message.to_lowercase().contains("serializable")
@@ -118,11 +123,6 @@ pub enum HandoffError {
         /// For how long it was waited.
         seconds: u64,
     },
-    /// What is done over a connection only.
-    #[error(
-        "rows are removed from the warehouse over the PostgreSQL protocol only, and `warehouse.redshift` has `data_api`; right is `dsn`"
-    )]
-    NoConnection,
     /// The Data API did not do it: whether it was done is not known.
     #[error("the Data API of the warehouse failed to {what}")]
     Api {
@@ -317,7 +317,6 @@ impl HandoffError {
             Self::File { .. } | Self::Model { .. } => true,
             Self::Manifest(error) => matches!(error, CommitError::Lake(_)),
             Self::Dsn
-            | Self::NoConnection
             | Self::Tls(_)
             | Self::Table { .. }
             | Self::Cell { .. }
@@ -331,6 +330,11 @@ impl HandoffError {
             | Self::Decision { .. }
             | Self::Undecidable { .. } => false,
         }
+    }
+
+    /// Whether another transaction held a lock for longer than we wait.
+    pub(super) fn is_lock_timeout(&self) -> bool {
+        matches!(self, Self::Refused { refusal, .. } if refusal.is_lock_timeout())
     }
 
     /// Its kind, for metrics.
@@ -352,9 +356,7 @@ impl HandoffError {
             | Self::Manifest(_)
             | Self::Lake(_)
             | Self::Decision { .. } => "lake",
-            Self::Dsn | Self::NoConnection | Self::Digest { .. } | Self::Undecidable { .. } => {
-                "configuration"
-            }
+            Self::Dsn | Self::Digest { .. } | Self::Undecidable { .. } => "configuration",
         }
     }
 

@@ -24,6 +24,7 @@ mod catalogue;
 pub(crate) mod connection;
 mod copy;
 mod data_api;
+mod days;
 mod decide;
 mod error;
 mod expired;
@@ -37,6 +38,7 @@ pub mod preflight;
 mod read;
 mod redshift;
 pub mod removal;
+pub mod report;
 mod session;
 mod table;
 

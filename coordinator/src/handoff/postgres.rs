@@ -7,6 +7,8 @@
 //! COMMIT
 //! ```
 //!
+//! The day partitions that the rows go into are made before ([`super::days`]).
+//!
 //! Where whole jobs are handed off, a transaction holds a job's batches: all their rows of the load ledger, then all files.
 //!
 //! | what happens                            | then                                                                |
@@ -31,6 +33,7 @@ use super::HandoffError;
 use super::ask::{Ask, field};
 use super::catalogue;
 use super::connection::Connection;
+use super::days;
 use super::decide::{Candidate, Loaded};
 use super::read::{self, Piece};
 use super::session::{Load, Outcome};
@@ -136,15 +139,30 @@ impl Session {
         loads: &[Load],
         hook: &Hook,
     ) -> Result<Outcome, HandoffError> {
-        let outcome = self.transaction(pipeline, lake, loads, hook).await;
-        let outcome = self.connection.settle(outcome).await;
-        if let Err(HandoffError::Refused { refusal, .. }) = &outcome
-            && refusal.is_lock_timeout()
-        {
+        let mut outcome = self.attempt(pipeline, lake, loads, hook).await;
+        if matches!(&outcome, Err(HandoffError::Refused { refusal, .. }) if refusal.is_of_no_partition()) {
+            // Between the look and the rows an expiry dropped a day. One that is made anew is empty, and no expiry drops those.
+            outcome = self.attempt(pipeline, lake, loads, hook).await;
+        }
+        if outcome.as_ref().is_err_and(HandoffError::is_lock_timeout) {
             let application = application(pipeline);
             end_frozen(&self.connection, &self.ledger, &application).await?;
         }
         outcome
+    }
+
+    /// The partitions first, then the load.
+    async fn attempt(
+        &self,
+        pipeline: &Pipeline,
+        lake: &Lake,
+        loads: &[Load],
+        hook: &Hook,
+    ) -> Result<Outcome, HandoffError> {
+        let files = loads.iter().flat_map(|load| &load.manifest.files);
+        days::prepare(&self.connection, pipeline, &days::Wanted::of(files)).await?;
+        let outcome = self.transaction(pipeline, lake, loads, hook).await;
+        self.connection.settle(outcome).await
     }
 
     async fn transaction(

@@ -74,6 +74,24 @@ impl Way {
     }
 }
 
+impl Way {
+    /// The rows of a query, in a session in which another statement ran before it.
+    pub(super) async fn rows_after(
+        &self,
+        what: &str,
+        first: &str,
+        sql: &str,
+    ) -> Result<Vec<Row>, HandoffError> {
+        match self {
+            Self::Postgres(connection) => {
+                connection.run(what, first).await?;
+                connection.rows(what, sql).await
+            }
+            Self::DataApi(client, _) => client.rows_after(what, first, sql).await,
+        }
+    }
+}
+
 impl Ask for Way {
     async fn rows(&self, what: &str, sql: &str) -> Result<Vec<Row>, HandoffError> {
         match self {

@@ -139,7 +139,7 @@ pub async fn plan_of(pipeline: &Pipeline, lake: &Lake, state: &State) -> Result<
     };
     let found = expiring(&manifests, &cutoffs, kept);
     let warehouse = match cutoffs.warehouse_before_us {
-        Some(before) => removal::count_expired(pipeline, before, &holds).await,
+        Some(before) => removal::count_expired(pipeline, lake, before, &holds).await,
         None => Ok(None),
     };
     Ok(Outcome {
@@ -178,7 +178,15 @@ pub async fn expire(batches: &mut Batches, by: &str, at_us: i64) -> Result<Outco
     outcome.batches = done;
     outcome.deleted = sweep(batches).await?;
     if let Some(before) = cutoffs.warehouse_before_us {
-        let expired = removal::expire(&batches.pipeline, before, &holds, by, &batches.hook).await;
+        let expired = removal::expire(
+            &batches.pipeline,
+            &batches.lake,
+            before,
+            &holds,
+            by,
+            &batches.hook,
+        )
+        .await;
         outcome.warehouse = expired.map_err(|error| RetentionError::Rows(Box::new(error)))?;
     }
     Ok(outcome)

@@ -9,16 +9,17 @@ use millrace_loadtest::redshift_sim::Fault;
 use millrace_pipeline::source::S3Options;
 use millrace_pipeline::spec::model::{DataApi, DataApiTarget, RedshiftAccess, Secret};
 
+use crate::lakes::COLUMNS;
 use crate::loads::PATIENCE;
-use crate::redshift::Stage;
+use crate::redshift::{Stage, expire_through, replace_periods_through};
 
-struct ApiStage {
-    stage: Stage,
+pub(crate) struct ApiStage {
+    pub(crate) stage: Stage,
     address: SocketAddr,
 }
 
 impl ApiStage {
-    async fn set(batches: usize) -> Self {
+    pub(crate) async fn set(batches: usize) -> Self {
         let mut stage = Stage::set(batches).await;
         let listen = "127.0.0.1:0".parse().unwrap();
         let address = stage.simulator.serve_data_api(listen).await.unwrap();
@@ -32,14 +33,17 @@ impl ApiStage {
     }
 
     fn handoff(&self, table: &str) -> Handoff {
-        let api = DataApi {
+        self.stage.handoff_by(self.access(), table)
+    }
+
+    pub(crate) fn access(&self) -> RedshiftAccess {
+        RedshiftAccess::DataApi(DataApi {
             target: DataApiTarget::Workgroup("analytics".to_owned()),
             database: "dev".to_owned(),
             secret_arn: None,
             region: None,
             endpoint: Some(format!("http://{}", self.address)),
-        };
-        self.stage.handoff_by(RedshiftAccess::DataApi(api), table)
+        })
     }
 }
 
@@ -158,4 +162,45 @@ async fn a_table_that_a_person_emptied_is_loaded_again() {
     let again = api.handoff(&table).settle(&state, PATIENCE).await.unwrap();
     assert_eq!(again.batches, 2);
     assert_eq!(stage.loaded(&table).await, expected);
+}
+
+/// A batch whose answer is lost was accepted: it is done once, and noted once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_too_old_leave_in_one_batch_of_statements() {
+    let api = ApiStage::set(3).await;
+    let faults = [(Fault::Throttle, false), (Fault::TooMany, false)];
+    expire_through(&api.stage, &api.access(), &faults).await;
+    expire_through(&api.stage, &api.access(), &[(Fault::LoseAnswer, true)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_models_periods_are_replaced_once_through_lost_answers() {
+    let mut api = ApiStage::set(2).await;
+    let access = format!(
+        "data_api: {{workgroup: analytics, database: dev, endpoint: \"http://{}\"}}",
+        api.address
+    );
+    let faults = [
+        Fault::LoseAnswer,
+        Fault::Throttle,
+        Fault::TooMany,
+        Fault::Conflict,
+    ];
+    replace_periods_through(&mut api.stage, &access, &faults).await;
+}
+
+/// A batch takes 40 statements: a table of more described columns is made by several.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_of_many_described_columns_is_made() {
+    let mut api = ApiStage::set(1).await;
+    let more: String = (0..60)
+        .map(|at| format!("\n  - {{name: extra{at}, type: string, description: \"column {at}\"}}"))
+        .collect();
+    api.stage.bench.declare(&format!("{COLUMNS}{more}"), "");
+    let table = api.stage.server.table();
+    let state = api.stage.bench.state().await;
+    let round = api.handoff(&table).settle(&state, PATIENCE).await.unwrap();
+    assert_eq!(round.rows, 20);
+    let comment = format!("SELECT col_description('{table}'::regclass, 72)");
+    assert_eq!(api.stage.server.sql(&comment).await, ["column 59"]);
 }

@@ -113,7 +113,7 @@ impl Bench {
     }
 
     /// The pipeline with a table as its warehouse.
-    fn into(&self, dsn: &str, table: &str) -> Pipeline {
+    pub(crate) fn pipeline_into(&self, dsn: &str, table: &str) -> Pipeline {
         let mut pipeline = self.pipeline.clone();
         pipeline.warehouse = Some(Warehouse::Postgres {
             dsn: Secret::new(dsn.to_owned()),
@@ -129,13 +129,13 @@ impl Bench {
 
     /// The same, watched.
     pub(crate) fn watched(&self, dsn: &str, table: &str, watched: Watched) -> Handoff {
-        let pipeline = Arc::new(self.into(dsn, table));
+        let pipeline = Arc::new(self.pipeline_into(dsn, table));
         Handoff::new(pipeline, self.lake.clone(), watched).unwrap()
     }
 
     /// Where every batch stands.
     pub(crate) async fn standings(&self, dsn: &str, table: &str, known: &Known) -> Vec<Candidate> {
-        handoff::standings(&self.into(dsn, table), &self.lake, known)
+        handoff::standings(&self.pipeline_into(dsn, table), &self.lake, known)
             .await
             .unwrap()
     }

@@ -9,10 +9,12 @@
 )]
 
 mod data_api;
+mod days;
 mod ends;
 mod faults;
 mod lakes;
 mod loads;
 mod proxy;
 mod redshift;
+mod report;
 mod server;

@@ -49,7 +49,7 @@ impl Stage {
         self.handoff_by(self.by_dsn(), table)
     }
 
-    fn by_dsn(&self) -> RedshiftAccess {
+    pub(crate) fn by_dsn(&self) -> RedshiftAccess {
         let dsn = format!("postgres://loader@{}/dev", self.simulator.address);
         RedshiftAccess::Dsn(Secret::new(dsn))
     }
@@ -59,11 +59,7 @@ impl Stage {
         Handoff::new(pipeline, self.bench.lake.clone(), Watched::default()).unwrap()
     }
 
-    fn pipeline(&self, table: &str) -> Pipeline {
-        self.pipeline_by(self.by_dsn(), table)
-    }
-
-    fn pipeline_by(&self, access: RedshiftAccess, table: &str) -> Pipeline {
+    pub(crate) fn pipeline_by(&self, access: RedshiftAccess, table: &str) -> Pipeline {
         let mut pipeline = self.bench.pipeline.clone();
         pipeline.warehouse = Some(Warehouse::Redshift {
             access,
@@ -136,14 +132,13 @@ async fn two_loaders_at_once_take_turns() {
 const SECOND_DAY_US: i64 = 1_767_312_000_000_000;
 const DAY_US: i64 = 86_400_000_000;
 
-/// The events are of three days: the first one leaves, but for what is held.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_that_are_too_old_leave_in_one_transaction() {
-    let stage = Stage::set(3).await;
+/// The events are of three days: the first one leaves, but for what is held. `faults` say whether it is done in spite of them.
+pub(crate) async fn expire_through(stage: &Stage, access: &RedshiftAccess, faults: &[(Fault, bool)]) {
     let table = stage.server.table();
     let state = stage.bench.state().await;
-    stage.handoff(&table).settle(&state, PATIENCE).await.unwrap();
-    let pipeline = stage.pipeline(&table);
+    let mut handoff = stage.handoff_by(access.clone(), &table);
+    handoff.settle(&state, PATIENCE).await.unwrap();
+    let (pipeline, lake) = (stage.pipeline_by(access.clone(), &table), &stage.bench.lake);
     let held = LegalHold {
         id: "h1".to_owned(),
         from_us: SECOND_DAY_US - DAY_US,
@@ -160,30 +155,38 @@ async fn rows_that_are_too_old_leave_in_one_transaction() {
     let (all, kept_before) = (number(&all), number(&kept_before));
     assert!(all > kept_before && kept_before > 0);
     let holds = [held];
-    let counted = removal::count_expired(&pipeline, SECOND_DAY_US, &holds)
-        .await
-        .unwrap();
-    assert_eq!(counted, Some(all - kept_before));
-    for fault in [Fault::LoseBeforeCommit, Fault::LoseAfterCommit] {
-        stage.simulator.arm(fault);
-        let hook: Hook = Arc::new(|_| {});
-        let lost = removal::expire(&pipeline, SECOND_DAY_US, &holds, "ada", &hook).await;
-        assert!(lost.is_err() && stage.simulator.has_happened(), "{fault:?}");
-        let left = number(&stage.server.sql(&old).await);
-        let expected = if fault == Fault::LoseAfterCommit {
-            kept_before
-        } else {
-            all
-        };
-        assert_eq!(left, expected, "{fault:?}");
-    }
+    let counted = removal::count_expired(&pipeline, lake, SECOND_DAY_US, &holds).await;
+    assert_eq!(counted.unwrap(), Some(all - kept_before));
     let hook: Hook = Arc::new(|_| {});
-    let again = removal::expire(&pipeline, SECOND_DAY_US, &holds, "ada", &hook).await;
-    assert_eq!(again.unwrap(), Some(0));
+    for (fault, is_done) in faults {
+        stage.simulator.arm(*fault);
+        let lost = removal::expire(&pipeline, lake, SECOND_DAY_US, &holds, "ada", &hook).await;
+        assert!(lost.is_err() && stage.simulator.has_happened(), "{fault:?}");
+        let expected = if *is_done { kept_before } else { all };
+        // What was accepted runs on by itself.
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while number(&stage.server.sql(&old).await) != expected {
+            assert!(std::time::Instant::now() < deadline, "{fault:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let done_before = faults.iter().any(|(_, is_done)| *is_done);
+    let expected = if done_before { 0 } else { all - kept_before };
+    for rows in [expected, 0] {
+        let again = removal::expire(&pipeline, lake, SECOND_DAY_US, &holds, "ada", &hook).await;
+        assert_eq!(again.unwrap(), Some(rows));
+    }
     let schema = table.split('.').next().unwrap();
     let noted = format!("SELECT why, asked_by, \"rows\" FROM {schema}.millrace_removals");
     let expected = format!("expired|ada|{}", all - kept_before);
     assert_eq!(stage.server.sql(&noted).await, [expected]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_too_old_leave_in_one_transaction() {
+    let stage = Stage::set(3).await;
+    let faults = [(Fault::LoseBeforeCommit, false), (Fault::LoseAfterCommit, true)];
+    expire_through(&stage, &stage.by_dsn(), &faults).await;
 }
 
 /// Somebody empties the warehouse and loads it again from the beginning.
@@ -231,22 +234,18 @@ async fn a_refused_copy_names_file_column_and_rule() {
 const MODELS: &str = "models:
   - {name: daily, every: day, sql: \"SELECT \\\"user\\\" AS who, count(*) AS n, sum(price) AS spent FROM events GROUP BY 1\", warehouse: {table: TABLE}}";
 
-/// Each period is replaced in one transaction, whatever becomes of the connection.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_models_periods_are_replaced_once_through_lost_connections() {
-    let mut stage = Stage::set(2).await;
+/// Each period is replaced in one transaction, whatever happens on the way. `access` is what the pipeline file says of it.
+pub(crate) async fn replace_periods_through(stage: &mut Stage, access: &str, faults: &[Fault]) {
     let hook: Hook = Arc::new(|_| {});
     let (lake, mut batches) = (stage.bench.lake.clone(), 2);
     let limits = Limits {
         threads: 2,
         memory_bytes: 64 << 20,
     };
-    for fault in [Fault::LoseBeforeCommit, Fault::LoseAfterCommit, Fault::Conflict] {
+    for fault in faults {
         let (events, table) = (stage.server.table(), stage.server.table());
-        let warehouse = format!(
-            "warehouse: {{redshift: {{dsn: \"postgres://loader@{}/dev\", table: {events}, iam_role: \"{ROLE}\"}}}}",
-            stage.simulator.address
-        );
+        let warehouse =
+            format!("warehouse: {{redshift: {{{access}, table: {events}, iam_role: \"{ROLE}\"}}}}");
         let models = MODELS.replace("TABLE", &table);
         stage.bench.declare(COLUMNS, &format!("{warehouse}\n{models}"));
         let pipeline = Arc::new(stage.bench.pipeline.clone());
@@ -266,14 +265,24 @@ async fn a_models_periods_are_replaced_once_through_lost_connections() {
             .await;
             assert!(done.unwrap().failed.is_empty());
             let state = stage.bench.state().await;
-            stage.simulator.arm(fault);
-            handoff::marts::settle(&pipeline, &stage.bench.lake, &state, &hook)
-                .await
-                .unwrap();
+            stage.simulator.arm(*fault);
+            let settled = handoff::marts::settle(&pipeline, &stage.bench.lake, &state, &hook).await;
+            settled.unwrap();
             assert!(stage.simulator.has_happened(), "{fault:?}");
             let rows = stage.server.sql(&format!("SELECT sum(n) FROM {table}")).await;
             let events = stage.bench.ids().await.len();
             assert_eq!(rows, [events.to_string()], "{fault:?}, late: {is_late}");
+            let (schema, _) = table.split_once('.').unwrap();
+            let twice = format!("SELECT count(*) - count(DISTINCT period) FROM {schema}.millrace_models");
+            assert_eq!(stage.server.sql(&twice).await, ["0"], "{fault:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_models_periods_are_replaced_once_through_lost_connections() {
+    let mut stage = Stage::set(2).await;
+    let access = format!("dsn: \"postgres://loader@{}/dev\"", stage.simulator.address);
+    let faults = [Fault::LoseBeforeCommit, Fault::LoseAfterCommit, Fault::Conflict];
+    replace_periods_through(&mut stage, &access, &faults).await;
 }

@@ -265,7 +265,13 @@ fn describe(asked: &Ask, shared: &Arc<Shared>) -> Result<Value, Exception> {
 
 fn result(asked: &Ask, shared: &Arc<Shared>) -> Result<Value, Exception> {
     let all = shared.statements.all.lock();
-    let statement = all.get(&asked.id).ok_or_else(|| unknown(&asked.id))?;
+    // Of a batch, each statement has a result of its own, by `ID:NUMBER`; only the last one's is kept here.
+    let (id, sub) = asked.id.split_once(':').unwrap_or((&asked.id, ""));
+    let statement = all.get(id).ok_or_else(|| unknown(id))?;
+    let last = statement.subs.as_ref().map(|subs| subs.len().to_string());
+    if sub != last.unwrap_or_default() {
+        return Err(unknown(&asked.id));
+    }
     if statement.status != "FINISHED" {
         return Err(Exception(
             400,

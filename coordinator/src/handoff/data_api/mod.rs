@@ -1,7 +1,7 @@
 //! Redshift's Data API: statements by HTTPS, with AWS credentials instead of a connection.
 //!
 //! In: what the pipeline file says of it, the lake's way to AWS. Out: statements run, rows read, and batches of statements
-//! that are one transaction ([`load`] is the one of a load).
+//! that are one transaction ([`transaction`]; [`load`] is the one of a load).
 //!
 //! A statement is accepted, runs on its own, and is asked for until it has ended: whether we are still there does not matter.
 //!
@@ -19,6 +19,7 @@ mod error;
 mod http;
 mod load;
 mod split;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,11 +40,14 @@ use split::statements;
 
 pub use error::ApiError;
 pub(super) use load::{Loader, load};
+pub(super) use transaction::{Loaded, Step, Transaction};
 
 /// What goes into the token of a load beside the load itself: nothing at first, so that another process that tries the same
 /// load meets the same statement; after a failure something new, as the same token would only tell of the failure again.
 pub(super) type Salt = Arc<Mutex<Option<Uuid>>>;
 
+/// Most statements of a batch.
+const BATCH_MAX: usize = 40;
 /// First pause before a statement is asked for.
 const POLL: Duration = Duration::from_millis(20);
 /// Longest pause.
@@ -111,6 +115,15 @@ impl DataApiClient {
         sqls: Vec<String>,
         token: Option<String>,
     ) -> Result<Ended, HandoffError> {
+        Ok(self.batched(what, sqls, token).await?.ended)
+    }
+
+    async fn batched(
+        &self,
+        what: &str,
+        sqls: Vec<String>,
+        token: Option<String>,
+    ) -> Result<Told, HandoffError> {
         let (cluster, db_user) = self.cluster();
         let asked = self
             .client
@@ -127,8 +140,45 @@ impl DataApiClient {
             .boxed()
             .await
             .map_err(|error| error::of(what, &error))?;
-        let told = self.ended(what, accepted.id.unwrap_or_default()).await?;
-        Ok(told.ended)
+        self.ended(what, accepted.id.unwrap_or_default()).await
+    }
+
+    /// The rows of a query, in a session in which another statement ran before it.
+    pub(super) async fn rows_after(
+        &self,
+        what: &str,
+        first: &str,
+        sql: &str,
+    ) -> Result<Vec<Row>, HandoffError> {
+        let told = self
+            .batched(what, vec![first.to_owned(), sql.to_owned()], None)
+            .await?;
+        refused(what, told.ended)?;
+        self.result(what, &format!("{}:2", told.id)).await
+    }
+
+    /// The same, where there is nothing to look at but whether it went well.
+    pub(super) async fn transaction(&self, what: &str, sqls: Vec<String>) -> Result<(), HandoffError> {
+        refused(what, self.batch(what, sqls, None).await?)
+    }
+
+    /// The rows of a statement that has ended.
+    async fn result(&self, what: &str, id: &str) -> Result<Vec<Row>, HandoffError> {
+        let (mut rows, mut token) = (Vec::new(), None);
+        loop {
+            let asked = self.client.get_statement_result().id(id).set_next_token(token);
+            let page = asked
+                .send()
+                .boxed()
+                .await
+                .map_err(|error| error::of(what, &error))?;
+            let page_rows = page.records.iter().map(|row| row.iter().map(text).collect());
+            rows.extend(page_rows);
+            token = page.next_token;
+            if token.is_none() {
+                return Ok(rows);
+            }
+        }
     }
 
     async fn statement(&self, what: &str, sql: &str) -> Result<Told, HandoffError> {
@@ -179,38 +229,19 @@ impl Ask for DataApiClient {
     async fn rows(&self, what: &str, sql: &str) -> Result<Vec<Row>, HandoffError> {
         let told = self.statement(what, sql).await?;
         refused(what, told.ended)?;
-        let (mut rows, mut token) = (Vec::new(), None);
-        loop {
-            let asked = self
-                .client
-                .get_statement_result()
-                .id(&told.id)
-                .set_next_token(token);
-            let page = asked
-                .send()
-                .boxed()
-                .await
-                .map_err(|error| error::of(what, &error))?;
-            let page_rows = page.records.iter().map(|row| row.iter().map(text).collect());
-            rows.extend(page_rows);
-            token = page.next_token;
-            if token.is_none() {
-                return Ok(rows);
-            }
-        }
+        self.result(what, &told.id).await
     }
 
     async fn run(&self, what: &str, sql: &str) -> Result<(), HandoffError> {
-        let mut all = statements(sql);
-        let ended = match (all.pop(), all.is_empty()) {
-            (None, _) => return Ok(()),
-            (Some(one), true) => self.statement(what, &one).await?.ended,
-            (Some(last), false) => {
-                all.push(last);
-                self.batch(what, all, None).await?
-            }
-        };
-        refused(what, ended)
+        // More than a batch takes is several: whatever is run so can be run again.
+        for some in statements(sql).chunks(BATCH_MAX) {
+            let ended = match some {
+                [one] => self.statement(what, one).await?.ended,
+                some => self.batch(what, some.to_vec(), None).await?,
+            };
+            refused(what, ended)?;
+        }
+        Ok(())
     }
 }
 

@@ -16,14 +16,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millrace_pipeline::catalog::ddl::TableColumn;
 use millrace_pipeline::catalog::identifier::{literal, qualified};
 use millrace_pipeline::catalog::mart_ddl;
 use millrace_pipeline::spec::marts::Mart;
-use millrace_pipeline::spec::model::{Pipeline, RedshiftAccess, Secret, Warehouse};
+use millrace_pipeline::spec::model::{Pipeline, Warehouse};
 use tokio::sync::watch;
 
 use super::ask::{Ask, field};
 use super::connection::Connection;
+use super::data_api::Salt;
+use super::redshift::Way;
 use super::session::Outcome;
 use super::table::compare;
 use super::{HandoffError, Known, PAUSE, PAUSE_MAX, catalogue};
@@ -95,23 +98,14 @@ async fn round(pipeline: &Pipeline, lake: &Lake, state: &State, hook: &Hook) -> 
         .filter_map(|mart| Some((mart, mart.table.as_deref()?)))
         .filter(|(mart, _)| state.marts.of(&mart.name).next().is_some())
         .collect();
-    let (dsn, role, is_redshift) = match &pipeline.warehouse {
-        Some(Warehouse::Postgres { dsn, .. }) => (dsn, None, false),
-        Some(Warehouse::Redshift { access, iam_role, .. }) => match access {
-            RedshiftAccess::Dsn(dsn) => (dsn, iam_role.as_deref(), true),
-            // The pipeline file is refused with such a model.
-            RedshiftAccess::DataApi(_) => return Ok(0),
-        },
-        None => return Ok(0),
-    };
-    if wanted.is_empty() {
+    let Some(warehouse) = pipeline.warehouse.as_ref().filter(|_| !wanted.is_empty()) else {
         return Ok(0);
-    }
-    let connection = connect(dsn, pipeline, is_redshift).await?;
+    };
+    let open = Open::of(warehouse, pipeline, lake).await?;
     let mut loaded = 0;
     for (mart, table) in wanted {
-        settle_table(&connection, mart, table, is_redshift).await?;
-        let versions = versions(&connection, pipeline, mart, table).await?;
+        open.settle_table(mart, table).await?;
+        let versions = open.versions(pipeline, mart, table).await?;
         let known = |run: &MartRun| versions.get(&start_of(run.from_hour)).copied();
         let due = state
             .marts
@@ -127,12 +121,7 @@ async fn round(pipeline: &Pipeline, lake: &Lake, state: &State, hook: &Hook) -> 
                 run,
             };
             let began = Instant::now();
-            let outcome = if is_redshift {
-                redshift::load(&connection, pipeline, lake, role, &load, hook).await
-            } else {
-                postgres::load(&connection, pipeline, lake, &load, hook).await
-            };
-            if outcome? == Outcome::Loaded {
+            if open.load(pipeline, lake, &load, hook).await? == Outcome::Loaded {
                 loaded += 1;
                 tracing::info!(
                     pipeline = %pipeline.name, model = mart.name, period = period_name(run.from_hour, run.hours),
@@ -145,22 +134,86 @@ async fn round(pipeline: &Pipeline, lake: &Lake, state: &State, hook: &Hook) -> 
     Ok(loaded)
 }
 
-async fn connect(dsn: &Secret, pipeline: &Pipeline, is_redshift: bool) -> Result<Connection, HandoffError> {
-    let connection = Connection::open(dsn).await?;
-    if !is_redshift {
+/// A way to the warehouse.
+enum Open<'a> {
+    Postgres(Connection),
+    Redshift(Way, Option<&'a str>),
+}
+
+impl<'a> Open<'a> {
+    async fn of(warehouse: &'a Warehouse, pipeline: &Pipeline, lake: &Lake) -> Result<Self, HandoffError> {
+        let dsn = match warehouse {
+            Warehouse::Postgres { dsn, .. } => dsn,
+            Warehouse::Redshift { access, iam_role, .. } => {
+                let way = Way::open(access, lake, &Salt::default()).await?;
+                return Ok(Self::Redshift(way, iam_role.as_deref()));
+            }
+        };
+        let connection = Connection::open(dsn).await?;
         let application = super::postgres::application(pipeline);
         let settings = format!(
             "{}; SET application_name = {application}; SET timezone = 'UTC'",
             super::postgres::SESSION
         );
         connection.run("take session settings", &settings).await?;
+        Ok(Self::Postgres(connection))
     }
-    Ok(connection)
+
+    /// Makes, widens or refuses a mart's table.
+    async fn settle_table(&self, mart: &Mart, table: &str) -> Result<(), HandoffError> {
+        match self {
+            Self::Postgres(connection) => {
+                if widen(connection, table, &mart_ddl::postgres_columns(mart)).await? {
+                    return Ok(());
+                }
+                make_in_postgres(connection, mart, table).await
+            }
+            Self::Redshift(way, _) => {
+                if widen(way, table, &mart_ddl::redshift_columns(mart)).await? {
+                    return Ok(());
+                }
+                let what = format!("make table `{table}`");
+                let schema = format!("CREATE SCHEMA IF NOT EXISTS {}", qualified(schema_of(table)));
+                way.run(&what, &schema).await?;
+                way.run(&what, &mart_ddl::redshift(mart)).await
+            }
+        }
+    }
+
+    async fn versions(
+        &self,
+        pipeline: &Pipeline,
+        mart: &Mart,
+        table: &str,
+    ) -> Result<BTreeMap<i64, u64>, HandoffError> {
+        match self {
+            Self::Postgres(connection) => versions(connection, pipeline, mart, table).await,
+            Self::Redshift(way, _) => versions(way, pipeline, mart, table).await,
+        }
+    }
+
+    /// Replaces a period, or changes nothing.
+    async fn load(
+        &self,
+        pipeline: &Pipeline,
+        lake: &Lake,
+        load: &Load<'_>,
+        hook: &Hook,
+    ) -> Result<Outcome, HandoffError> {
+        match self {
+            Self::Postgres(connection) => postgres::load(connection, pipeline, lake, load, hook).await,
+            Self::Redshift(way, role) => redshift::load(way, pipeline, lake, *role, load, hook).await,
+        }
+    }
+}
+
+fn schema_of(table: &str) -> &str {
+    table.split_once('.').map_or("public", |(schema, _)| schema)
 }
 
 /// What the load ledger holds of a mart: versions by the period's first microsecond.
 async fn versions(
-    connection: &Connection,
+    connection: &impl Ask,
     pipeline: &Pipeline,
     mart: &Mart,
     table: &str,
@@ -179,55 +232,39 @@ async fn versions(
     Ok(rows.iter().filter_map(entry).collect())
 }
 
-/// Makes, widens or refuses a mart's table.
-async fn settle_table(
-    connection: &Connection,
-    mart: &Mart,
-    table: &str,
-    is_redshift: bool,
-) -> Result<(), HandoffError> {
-    let what = format!("make table `{table}`");
-    let (schema, _) = table.split_once('.').unwrap_or(("public", table));
-    let ledger = catalogue::columns(connection, &format!("{schema}.millrace_models")).await?;
+/// Widens or refuses a table that is there; whether it and its load ledger are.
+async fn widen(connection: &impl Ask, table: &str, wanted: &[TableColumn]) -> Result<bool, HandoffError> {
+    let ledger = format!("{}.millrace_models", schema_of(table));
+    let ledger = catalogue::columns(connection, &ledger).await?;
     let found = catalogue::columns(connection, table).await?;
-    let wanted = if is_redshift {
-        mart_ddl::redshift_columns(mart)
-    } else {
-        mart_ddl::postgres_columns(mart)
-    };
-    if !found.is_empty() {
-        let comparison = compare(table, &wanted, &found);
-        if !comparison.faults.is_empty() {
-            return Err(HandoffError::Table {
-                table: table.to_owned(),
-                faults: comparison.faults,
-            });
-        }
-        for column in &comparison.missing {
-            let sql = format!(
-                "ALTER TABLE {} ADD COLUMN {}",
-                qualified(table),
-                column.definition()
-            );
-            connection.run(&what, &sql).await?;
-        }
-        if !ledger.is_empty() {
-            return Ok(());
-        }
+    if found.is_empty() {
+        return Ok(false);
     }
-    if is_redshift {
-        let schema = format!("CREATE SCHEMA IF NOT EXISTS {}", qualified(schema));
-        connection.run(&what, &schema).await?;
-        return connection.run(&what, &mart_ddl::redshift(mart)).await;
+    let comparison = compare(table, wanted, &found);
+    if !comparison.faults.is_empty() {
+        return Err(HandoffError::Table {
+            table: table.to_owned(),
+            faults: comparison.faults,
+        });
     }
-    // Two makers take turns.
+    for column in &comparison.missing {
+        let (table, column) = (qualified(table), column.definition());
+        let sql = format!("ALTER TABLE {table} ADD COLUMN {column}");
+        connection.run(&format!("widen table `{table}`"), &sql).await?;
+    }
+    Ok(!ledger.is_empty())
+}
+
+/// Two makers take turns.
+async fn make_in_postgres(connection: &Connection, mart: &Mart, table: &str) -> Result<(), HandoffError> {
+    let schema = schema_of(table);
     let sql = format!(
         "BEGIN; SELECT pg_advisory_xact_lock(hashtext({})); CREATE SCHEMA IF NOT EXISTS {}; {} COMMIT",
         literal(&format!("millrace {schema}")),
         qualified(schema),
         mart_ddl::postgres(mart)
     );
-    let made = connection.run(&what, &sql).await;
+    let made = connection.run(&format!("make table `{table}`"), &sql).await;
     connection.settle(made).await
 }
 

@@ -16,7 +16,9 @@
 //! | timestamp    | timestamptz      | TIMESTAMPTZ      | az64           |
 //! | json, list   | jsonb            | SUPER            | zstd           |
 //!
-//! Sort key columns are `raw`, so that blocks are skipped without being unpacked; the hour, with its 24
+//! PostgreSQL's table is cut by day, in UTC ([`super::days`]); one that was made without partitions stays as it is.
+//!
+//! The first sort key column is `raw`, so that blocks are skipped without being unpacked; the hour, with its 24
 //! values, is `bytedict`. A required column is NOT NULL, unless masking turns its values into null.
 
 use std::fmt::Write as _;
@@ -95,13 +97,14 @@ pub fn postgres(pipeline: &Pipeline) -> String {
         .iter()
         .map(TableColumn::definition)
         .collect();
-    let mut sql = format!(
-        "CREATE TABLE IF NOT EXISTS {table} (\n    {}\n);\n\n",
-        columns.join(",\n    ")
-    );
     let index = index_name(pipeline);
     let time = identifier(&pipeline.partition.time);
-    // Events arrive nearly in the order of their time: a BRIN index of some pages prunes like partitions do.
+    let mut sql = format!(
+        "-- Loads make the partitions: one for each day (UTC) of their events, and some days ahead.\n\
+         CREATE TABLE IF NOT EXISTS {table} (\n    {}\n)\nPARTITION BY RANGE ({time});\n\n",
+        columns.join(",\n    ")
+    );
+    // Events arrive nearly in the order of their time: a BRIN index of some pages prunes within a day too.
     let _ = writeln!(
         sql,
         "CREATE INDEX IF NOT EXISTS {index} ON {table} USING brin ({time});\n"
@@ -129,40 +132,23 @@ CREATE TABLE IF NOT EXISTS {} (
 #[must_use]
 pub fn redshift(pipeline: &Pipeline) -> String {
     let table = qualified(table(pipeline));
-    let (sort_key, dist_key) = keys(pipeline);
-    let mut columns: Vec<String> = pipeline
-        .columns
+    let design = redshift_design(pipeline);
+    let columns: Vec<String> = redshift_columns(pipeline)
         .iter()
-        .map(|column| {
-            let encoding = if sort_key.contains(&column.name) {
-                "raw"
-            } else {
-                encoding(&column.kind)
-            };
-            definition(
-                column,
-                pipeline,
-                &redshift_type(&column.kind),
-                &format!(" ENCODE {encoding}"),
-            )
+        .zip(&design.encodings)
+        .map(|(column, (_, encoding))| {
+            let (name, null) = (identifier(&column.name), not_null(column.not_null));
+            format!("{name} {} ENCODE {encoding}{null}", column.kind)
         })
         .collect();
-    columns.extend(pipeline.partition.by.iter().map(|level| {
-        let (name, _) = partition_column(*level);
-        let kind = match level {
-            PartitionLevel::Date => "DATE ENCODE az64",
-            PartitionLevel::Hour => "INTEGER ENCODE bytedict",
-            PartitionLevel::Source => "VARCHAR(65535) ENCODE zstd",
-        };
-        format!("{} {kind}{}", identifier(name), not_null(level_is_set(*level)))
-    }));
-    let distribution = match &dist_key {
+    let distribution = match &design.dist_key {
         Some(column) => format!("DISTSTYLE KEY\nDISTKEY ({})", identifier(column)),
         None => "DISTSTYLE AUTO".to_owned(),
     };
-    let sort_key: Vec<String> = sort_key.iter().map(|column| identifier(column)).collect();
+    let sort_key: Vec<String> = design.sort_key.iter().map(|column| identifier(column)).collect();
     let mut sql = format!(
-        "CREATE TABLE IF NOT EXISTS {table} (\n    {}\n)\n{distribution}\nCOMPOUND SORTKEY ({});\n\n",
+        "{}CREATE TABLE IF NOT EXISTS {table} (\n    {}\n)\n{distribution}\nCOMPOUND SORTKEY ({});\n\n",
+        advice(pipeline, &design),
         columns.join(",\n    "),
         sort_key.join(", ")
     );
@@ -251,27 +237,87 @@ fn index_name(pipeline: &Pipeline) -> String {
     identifier(&format!("{table}_{}", pipeline.partition.time))
 }
 
-/// Sort key and distribution key: what the pipeline says, else the event time and Redshift's choice.
-fn keys(pipeline: &Pipeline) -> (Vec<String>, Option<String>) {
+/// How Redshift is to keep the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Design {
+    /// What the pipeline says, else the event time.
+    pub sort_key: Vec<String>,
+    /// Whether the pipeline says it.
+    pub is_sort_key_declared: bool,
+    /// What the pipeline says; none: Redshift chooses.
+    pub dist_key: Option<String>,
+    /// Each column's encoding, in their order.
+    pub encodings: Vec<(String, &'static str)>,
+}
+
+/// How Redshift is to keep the table: by what the pipeline says, the columns' types, and what they are used for.
+#[must_use]
+pub fn redshift_design(pipeline: &Pipeline) -> Design {
     let (sort_key, dist_key) = match &pipeline.warehouse {
         Some(Warehouse::Redshift {
             sort_key, dist_key, ..
         }) => (sort_key.clone(), dist_key.clone()),
         Some(Warehouse::Postgres { .. }) | None => (Vec::new(), None),
     };
-    if sort_key.is_empty() {
-        (vec![pipeline.partition.time.clone()], dist_key)
+    let is_sort_key_declared = !sort_key.is_empty();
+    let sort_key = if is_sort_key_declared {
+        sort_key
     } else {
-        (sort_key, dist_key)
+        vec![pipeline.partition.time.clone()]
+    };
+    let declared = pipeline.columns.iter().map(|column| {
+        let is_first = sort_key.first() == Some(&column.name);
+        let encoding = if is_first { "raw" } else { encoding(&column.kind) };
+        (column.name.clone(), encoding)
+    });
+    let levels = pipeline.partition.by.iter().map(|level| {
+        let encoding = match level {
+            PartitionLevel::Date => "az64",
+            PartitionLevel::Hour => "bytedict",
+            PartitionLevel::Source => "zstd",
+        };
+        (partition_column(*level).0.to_owned(), encoding)
+    });
+    let encodings = declared.chain(levels).collect();
+    Design {
+        sort_key,
+        is_sort_key_declared,
+        dist_key,
+        encodings,
     }
 }
 
-fn definition(column: &Column, pipeline: &Pipeline, kind: &str, encoding: &str) -> String {
-    format!(
-        "{} {kind}{encoding}{}",
-        identifier(&column.name),
-        not_null(is_not_null(column, pipeline))
-    )
+/// Why the keys are as they are, as comments; names that would need quotes are left out of it.
+fn advice(pipeline: &Pipeline, design: &Design) -> String {
+    let shown = |name: &str| (identifier(name) == name).then(|| format!(" {name}"));
+    let first = design
+        .sort_key
+        .first()
+        .and_then(|name| shown(name))
+        .unwrap_or_default();
+    let by = if design.is_sort_key_declared {
+        "declared"
+    } else {
+        "the event time"
+    };
+    let mut text = format!(
+        "-- Sort key{first}: {by}. Blocks outside of a query range are skipped, so its first column stays raw.\n"
+    );
+    let key = pipeline.dedup.as_ref().map(|dedup| dedup.key.as_slice());
+    text.push_str(&match (&design.dist_key, key) {
+        (Some(name), _) => format!(
+            "-- Distribution key{}: declared. Rows that are joined by it lie together.\n",
+            shown(name).unwrap_or_default()
+        ),
+        (None, Some([only])) if shown(only).is_some() => format!(
+            "-- No dist_key is declared: Redshift chooses. The dedup key {only} would spread rows evenly, \
+             a column that joins go by would keep them together.\n"
+        ),
+        (None, _) => {
+            "-- No dist_key is declared: Redshift chooses. A column that joins go by would keep rows together.\n".to_owned()
+        }
+    });
+    text
 }
 
 fn is_not_null(column: &Column, pipeline: &Pipeline) -> bool {

@@ -5,6 +5,7 @@
 //! Everything here is text made of declarations: no record is read, and no secret is shown. The examples of masked
 //! values are made of made-up values with a made-up key.
 
+pub mod days;
 pub mod ddl;
 mod dictionary;
 pub mod docs;

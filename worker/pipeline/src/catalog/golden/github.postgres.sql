@@ -1,3 +1,4 @@
+-- Loads make the partitions: one for each day (UTC) of their events, and some days ahead.
 CREATE TABLE IF NOT EXISTS github (
     event_id text NOT NULL,
     event_time timestamptz NOT NULL,
@@ -12,7 +13,8 @@ CREATE TABLE IF NOT EXISTS github (
     date date NOT NULL,
     hour integer NOT NULL,
     source text
-);
+)
+PARTITION BY RANGE (event_time);
 
 CREATE INDEX IF NOT EXISTS github_event_time ON github USING brin (event_time);
 

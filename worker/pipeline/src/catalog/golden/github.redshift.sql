@@ -1,3 +1,5 @@
+-- Sort key event_time: the event time. Blocks outside of a query range are skipped, so its first column stays raw.
+-- No dist_key is declared: Redshift chooses. The dedup key event_id would spread rows evenly, a column that joins go by would keep them together.
 CREATE TABLE IF NOT EXISTS github (
     event_id VARCHAR(65535) ENCODE zstd NOT NULL,
     event_time TIMESTAMPTZ ENCODE raw NOT NULL,

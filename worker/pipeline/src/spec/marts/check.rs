@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::datatypes::SchemaRef;
 
 use super::super::draft::{Draft, DraftMart};
-use super::super::model::{Column, PartitionLevel, RedshiftAccess, Warehouse};
+use super::super::model::{Column, PartitionLevel, Warehouse};
 use super::super::nearest::hint;
 use super::super::reader::Reader;
 use super::plan::{Parsed, QueryFault, parse, plan};
@@ -116,14 +116,6 @@ fn warehouse(draft: &Draft, reader: &mut Reader<'_>) {
                 wrong,
                 "a `warehouse` for the pipeline, or none for the model",
             );
-        }
-        if let Some(Warehouse::Redshift {
-            access: RedshiftAccess::DataApi(_),
-            ..
-        }) = &draft.warehouse
-        {
-            let wrong = "models' tables are loaded by the PostgreSQL protocol, and this warehouse is reached by `data_api`";
-            reader.fault(&key, wrong, "`warehouse.redshift.dsn`, or no table for the model");
         }
         if events == Some(table) || first.insert(table, &mart.key).is_some() {
             let wrong = format!("`{table}` is another table of this pipeline");

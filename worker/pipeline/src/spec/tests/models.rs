@@ -128,7 +128,6 @@ refused! {
     another_period_is_refused: "every: hour" => "every: week", "models[2].every", "one of hour, day";
     a_lake_that_is_not_cut_by_hour_has_no_hourly_models: ", by: [date, hour]" => ", by: [hour]", "partition.by", "mixes the days";
     a_table_of_two_models_is_refused: "analytics.daily" => "analytics.shop", "models[1].warehouse.table", "another table of this pipeline";
-    a_table_behind_the_data_api_is_refused: "postgres: {dsn: \"${env:DSN}\"" => "redshift: {data_api: {workgroup: a, database: dev}", "models[1].warehouse.table", "`warehouse.redshift.dsn`";
     a_table_in_no_warehouse_is_refused: "warehouse: {postgres" => "# {postgres", "models[1].warehouse.table", "no `warehouse`";
     both_sql_and_file_are_refused: "every: hour" => "every: hour\n    file: x.sql", "models[2].file", "both `sql` and `file`";
     neither_sql_nor_file_is_refused: "    sql: \"SELECT count(*) AS n FROM events\"\n" => "", "models[2]", "none of `sql`, `file` is given";
