@@ -36,7 +36,7 @@ use millrace_proto::manifest::KeyFile;
 /// First bytes of an operator of ours: no protobuf message starts so.
 const MAGIC: &[u8; 5] = b"\xffmill";
 /// Version of what follows.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// What one operator needs beside the attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -66,7 +66,11 @@ pub(super) fn make(
     prepared: &Prepared,
     workplace: &Workplace,
 ) -> Result<Travelling, PlanError> {
-    let keys = KeyIndex::layer(Arc::clone(&prepared.keys), extra.keys.clone());
+    let committed = Arc::clone(&prepared.keys);
+    let keys = match &attempt.keys {
+        Some(list) => KeyIndex::layer_listed(committed, list.clone()),
+        None => KeyIndex::layer(committed, extra.keys.clone()),
+    };
     let tools = Tools {
         stores: Arc::clone(&prepared.stores),
         keys: Arc::new(keys),

@@ -28,6 +28,7 @@ use super::DedupError;
 use super::files::stream_keys;
 pub use super::files::{encode_keys, keys_between, read_keys};
 use super::grouping::Groups;
+use super::listed::{KeyList, Listed};
 use super::set::{KeySet, SHARDS};
 
 /// The committed and the claimed keys of a lake, by event hour.
@@ -49,7 +50,7 @@ pub struct KeyIndex {
 /// A process's index of what is committed, and the files that it must know first.
 struct Below {
     index: Arc<KeyIndex>,
-    files: Vec<KeyFile>,
+    files: Listed,
     learnt: OnceCell<()>,
 }
 
@@ -60,6 +61,8 @@ struct State {
     known: HashSet<String>,
     /// The newest of them: a list without it is an older one.
     newest: String,
+    /// Digest of the list that was learnt last; empty for files that came without one.
+    list: String,
     /// Memory of all hours' sets.
     bytes: usize,
     /// Counts openings: the clock of "used longest ago".
@@ -129,6 +132,16 @@ impl KeyIndex {
     /// Nothing that is claimed in it reaches `committed`.
     #[must_use]
     pub fn layer(committed: Arc<Self>, files: Vec<KeyFile>) -> Self {
+        Self::over(committed, Listed::Here(files))
+    }
+
+    /// The same, once it has learnt of the files that an object lists.
+    #[must_use]
+    pub fn layer_listed(committed: Arc<Self>, list: KeyList) -> Self {
+        Self::over(committed, Listed::There(list))
+    }
+
+    fn over(committed: Arc<Self>, files: Listed) -> Self {
         Self {
             store: Arc::clone(&committed.store),
             root: committed.root.clone(),
@@ -142,6 +155,20 @@ impl KeyIndex {
             state: Mutex::default(),
             turn: AtomicUsize::new(0),
         }
+    }
+
+    async fn learn_listed(&self, listed: &Listed) -> Result<(), DedupError> {
+        let list = match listed {
+            Listed::Here(files) => return self.learn(files).await,
+            Listed::There(list) => list,
+        };
+        if self.state.lock().list == list.digest {
+            return Ok(());
+        }
+        let files = list.read(&self.store, &self.root).await?;
+        self.learn(&files).await?;
+        self.state.lock().list.clone_from(&list.digest);
+        Ok(())
     }
 
     /// Takes in the key files that are committed by now, all of them; those that it knows already are passed over. An
@@ -158,6 +185,7 @@ impl KeyIndex {
             if !state.forget_replaced(files) {
                 return Ok(());
             }
+            state.list.clear();
             for file in files {
                 if !state.known.insert(file.object.key.clone()) {
                     continue;
@@ -311,7 +339,7 @@ impl KeyIndex {
 
     async fn load(&self, hour: i64, cell: &Arc<OnceCell<Arc<Hour>>>) -> Result<Arc<Hour>, DedupError> {
         if let Some(Below { index, files, learnt }) = &self.below {
-            learnt.get_or_try_init(|| index.learn(files)).await?;
+            learnt.get_or_try_init(|| index.learn_listed(files)).await?;
             let below = Some(Box::pin(index.open_shared(hour)).await?);
             let set = KeySet::with_capacity(0);
             return Ok(Arc::new(Hour {

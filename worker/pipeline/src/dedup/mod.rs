@@ -29,11 +29,13 @@ mod grouping;
 mod hash;
 pub mod index;
 pub mod key;
+mod listed;
 mod set;
 #[cfg(test)]
 mod tests;
 
 pub use index::KeyIndex;
+pub use listed::KeyList;
 
 use millrace_proto::manifest::KeyFile;
 
@@ -86,6 +88,32 @@ pub enum DedupError {
         /// Keys in the manifest.
         expected: u64,
     },
+    /// The list of committed key files cannot be read.
+    #[error("could not read `{key}`, the list of committed key files")]
+    List {
+        /// The object's key.
+        key: String,
+        /// Cause.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The list is not the one that the plan names.
+    #[error(
+        "`{key}`, the list of committed key files, was changed: its bytes do not have the digest in its name"
+    )]
+    ListChanged {
+        /// The object's key.
+        key: String,
+    },
+    /// The list cannot be understood.
+    #[error("`{key}`, the list of committed key files, is damaged")]
+    ListDamaged {
+        /// The object's key.
+        key: String,
+        /// What the parser says.
+        #[source]
+        source: serde_json::Error,
+    },
     /// Keys could not be written as a file, or bytes are no key file.
     #[error("keys do not form a key file")]
     Format(#[from] parquet::errors::ParquetError),
@@ -108,10 +136,13 @@ impl DedupError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Read { source, .. } => matches!(source, parquet::errors::ParquetError::External(_)),
+            Self::List { .. } => true,
             Self::KeyType { .. }
             | Self::Input { .. }
             | Self::Path { .. }
             | Self::Rows { .. }
+            | Self::ListChanged { .. }
+            | Self::ListDamaged { .. }
             | Self::Format(_)
             | Self::Arrow(_) => false,
         }
