@@ -256,6 +256,7 @@ impl Runner {
             environment: options.environment.clone(),
             hook: Arc::clone(&options.hook),
             reached: Vec::new(),
+            beside: Vec::new(),
             snapshots: Snapshots::default(),
         };
         Ok(Self {

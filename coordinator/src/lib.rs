@@ -6,6 +6,7 @@
 //! [`erasure`] what is one person's. In a cluster, [`api`] takes requests, [`registry`] keeps
 //! them, [`election`] says who acts on them, [`workers`] who works, and [`mind`] lets go of who does not.
 
+pub mod ahead;
 pub mod api;
 pub mod applied;
 pub mod causes;

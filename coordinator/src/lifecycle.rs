@@ -33,6 +33,8 @@ const NOTED_EVERY_US: i64 = 60_000_000;
 pub enum Moment {
     /// The ledger is ours.
     Opened,
+    /// The objects that a job reads are known: they stand in the ledger, or will with its first batch.
+    Listed,
     /// The batch's positions are in the ledger.
     Planned,
     /// Every file of the attempt is written, no manifest yet.
@@ -63,8 +65,9 @@ pub enum Moment {
 
 impl Moment {
     /// All of them, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Opened,
+        Self::Listed,
         Self::Planned,
         Self::Written,
         Self::Published,
@@ -85,6 +88,7 @@ impl Moment {
     pub fn name(self) -> &'static str {
         match self {
             Self::Opened => "opened",
+            Self::Listed => "listed",
             Self::Planned => "planned",
             Self::Written => "written",
             Self::Published => "published",
@@ -119,6 +123,8 @@ pub struct Batches {
     pub hook: Hook,
     /// Input partitions that are read out up to these times once the batch at work is committed.
     pub reached: Vec<PartitionTime>,
+    /// What goes into the ledger with the next batch's positions.
+    pub beside: Vec<Entry>,
     /// Takes the snapshots that events are looked up in.
     pub snapshots: Snapshots,
 }
@@ -187,7 +193,9 @@ impl Batches {
             batch: batch.clone(),
             attempt,
         };
-        self.ledger.append(vec![planned, started]).await?;
+        let mut entries = std::mem::take(&mut self.beside);
+        entries.extend([planned, started]);
+        self.ledger.append(entries).await?;
         (self.hook)(Moment::Planned);
         Ok((batch, attempt))
     }

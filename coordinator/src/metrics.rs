@@ -65,6 +65,7 @@ pub struct Metrics {
     written_bytes: Family<Labels, Counter>,
     batches: Family<Labels, Counter>,
     attempts_failed: Family<Labels, Counter>,
+    read_ahead: Family<Labels, Counter>,
     lost: Family<Labels, Counter>,
     quarantined: Family<Labels, Counter>,
     removed: Family<Labels, Counter>,
@@ -97,6 +98,7 @@ impl Default for Metrics {
             written_bytes: Family::default(),
             batches: Family::default(),
             attempts_failed: Family::default(),
+            read_ahead: Family::default(),
             lost: Family::default(),
             quarantined: Family::default(),
             removed: Family::default(),
@@ -151,6 +153,11 @@ impl Metrics {
             "millrace_attempts_failed",
             "Attempts that were not committed",
             self.attempts_failed.clone(),
+        );
+        registry.register(
+            "millrace_batches_read_ahead",
+            "Batches whose reading began while the one before them was being committed",
+            self.read_ahead.clone(),
         );
         registry.register(
             "millrace_lost_positions",
@@ -291,6 +298,11 @@ impl Metrics {
     /// An attempt failed.
     pub fn attempt_failed(&self, pipeline: &str) {
         self.attempts_failed.get_or_create(&of(pipeline)).inc();
+    }
+
+    /// A batch is read while the one before it is being committed.
+    pub fn read_ahead(&self, pipeline: &str) {
+        self.read_ahead.get_or_create(&of(pipeline)).inc();
     }
 
     /// Positions are lost.

@@ -30,6 +30,9 @@ use crate::workers::Workers;
 /// How often silent workers are looked for.
 const BURY_EVERY: Duration = Duration::from_secs(1);
 
+/// How often an etcd that is full is asked whether it still is.
+const KNOCK_EVERY: Duration = Duration::from_secs(5);
+
 /// What a coordinator is told.
 pub struct NodeOptions {
     /// Its name, unique in the cluster.
@@ -185,6 +188,7 @@ pub async fn run(options: NodeOptions, stop: watch::Receiver<bool>) -> Result<()
         stopped,
     );
     let candidate = Candidate::new(etcd.clone(), &options.prefix, me, options.lease);
+    let room = room(etcd.clone(), options.prefix.clone());
     let leading = campaign(
         options,
         candidate,
@@ -198,6 +202,22 @@ pub async fn run(options: NodeOptions, stop: watch::Receiver<bool>) -> Result<()
     tokio::select! {
         served = serving => Ok(served?),
         led = leading => led,
+        () = room => Ok(()),
+    }
+}
+
+/// Tells for as long as etcd refuses writes that it does, and when it takes them again; never ends.
+async fn room(etcd: Etcd, prefix: String) {
+    let mut tick = tokio::time::interval(KNOCK_EVERY);
+    loop {
+        tick.tick().await;
+        if !etcd.is_full() {
+            continue;
+        }
+        match etcd.knock(&prefix).await {
+            Ok(()) => tracing::info!("etcd takes writes again"),
+            Err(error) => tracing::error!("{error}"),
+        }
     }
 }
 

@@ -260,6 +260,7 @@ async fn attempt(
         quarantine_date: "2026-01-02".to_owned(),
         trace: None,
         snapshots: Vec::new(),
+        keys: None,
     };
     let tasks: Vec<Vec<Split>> = bench.splits.iter().map(|split| vec![split.clone()]).collect();
     let keys: Vec<_> = committed

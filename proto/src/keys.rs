@@ -15,6 +15,8 @@
 //! ledger/head.json
 //! ledger/owner.json                              a cluster's ledger is in etcd: this tells which
 //! ledger/bodies/<digest>.json                    what is too large for etcd
+//! ledger/listings/<digest>.json                 which objects a job reads, as they were when it began; gone when it is over
+//! ledger/keys/<digest>.json                     which key files an attempt may meet; gone when it is over
 //! ledger/snapshots/<place, 12 digits>-<digest>.json   what etcd held before this place
 //! ```
 
@@ -138,6 +140,24 @@ pub fn ledger_owner() -> String {
 #[must_use]
 pub fn ledger_body(digest: &str) -> String {
     format!("ledger/bodies/{digest}.json")
+}
+
+/// The folder of what jobs have listed.
+pub const LISTINGS: &str = "ledger/listings";
+
+/// Key of the objects that a job reads, by the digest of its bytes.
+#[must_use]
+pub fn listing(digest: &str) -> String {
+    format!("{LISTINGS}/{digest}.json")
+}
+
+/// The folder of lists of key files.
+pub const KEY_LISTS: &str = "ledger/keys";
+
+/// Key of a list of the key files that an attempt may meet, by the digest of its bytes.
+#[must_use]
+pub fn key_list(digest: &str) -> String {
+    format!("{KEY_LISTS}/{digest}.json")
 }
 
 /// Key of a segment of a snapshot: its end, and the digest of its bytes.

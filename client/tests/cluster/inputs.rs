@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use millrace_loadtest::proxy::Fault;
 use serde_json::Value;
 
 use crate::sandbox::{Sandbox, producer};
@@ -37,6 +38,49 @@ fn a_prefix_gives_what_a_run_in_one_process_gives_and_a_second_job_nothing_more(
     let rows = sandbox.json(&["query", "SELECT count(*) AS n FROM shop", "--pipeline", "shop"]);
     assert_eq!(rows[0]["n"], job["events_written"]);
     sandbox.judge("shop", "shop");
+}
+
+const SOURCE: &str = r#"s3: {url: "s3://millrace/raw/shop/", format: json}"#;
+
+/// What comes while the job runs is the next job's, also when another leader takes over in between.
+#[test]
+fn a_prefix_is_listed_once_for_a_job_whoever_leads() {
+    let (mut sandbox, proxy) = Sandbox::with_one_held(2, 1);
+    let first = sandbox.upload("shop", 20_000, 17);
+    sandbox.apply("shop", SOURCE);
+    let job = sandbox.submit("shop", &[]);
+    sandbox.at_work("worker-1");
+    sandbox.upload_beside("shop", "more", 10_000, 18);
+    let (leader, _) = sandbox.leader();
+    sandbox.kill(&leader);
+    proxy.set(Fault::None, 1);
+    let done = sandbox.done(&job);
+    assert_eq!(done["events_read"], first.recipe.events, "{done}");
+    sandbox.judge("shop", "shop");
+    let next = sandbox.done(&sandbox.submit("shop", &[]));
+    assert_eq!(next["events_read"], 10_000, "{next}");
+    sandbox.verify("shop");
+}
+
+/// An object that is not what it was when the job began is named; a job that is begun again lists anew.
+#[test]
+fn an_object_that_is_written_over_under_a_job_is_named() {
+    let (sandbox, proxy) = Sandbox::with_one_held(1, 1);
+    sandbox.upload("shop", 20_000, 19);
+    sandbox.apply("shop", SOURCE);
+    let job = sandbox.submit("shop", &[]);
+    sandbox.at_work("worker-1");
+    let key = sandbox.rewrite("shop");
+    proxy.set(Fault::None, 1);
+    let failed = sandbox.until("the job fails", |sandbox| {
+        let job = sandbox.job(&job);
+        (job["state"] == "failed").then_some(job)
+    });
+    let error = failed["error"].as_str().unwrap();
+    assert!(error.contains(&key) && error.contains("changed"), "{error}");
+    sandbox.json(&["job", "retry", &job]);
+    sandbox.done(&job);
+    sandbox.verify("shop");
 }
 
 #[test]

@@ -39,6 +39,12 @@ fn a_leader_may_die_when_it_has_opened_the_ledger() {
 }
 
 #[test]
+fn a_leader_may_die_when_the_objects_of_a_job_are_listed() {
+    dies_at("listed");
+}
+
+/// The batch before it is written then, and not committed: two are open.
+#[test]
 fn a_leader_may_die_when_a_batch_is_planned() {
     dies_at("planned:2");
 }

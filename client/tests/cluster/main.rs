@@ -9,6 +9,7 @@
     reason = "clippy excepts test functions only, not what they share"
 )]
 
+mod ahead;
 mod collector;
 mod crowds;
 mod enrich;
@@ -23,5 +24,6 @@ mod retention;
 mod sandbox;
 mod secured;
 mod services;
+mod uploads;
 mod warehouse;
 mod workers;

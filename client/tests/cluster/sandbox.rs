@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use millrace_loadtest::check::{Verdict, check};
 use millrace_loadtest::fetch::{Access, Fetched, fetch};
-use millrace_loadtest::generate::files::{Compress, Output as Files, generate};
 use millrace_loadtest::generate::plan::Recipe;
 use millrace_loadtest::generate::topic::{TopicOutput, leaders, send};
 use millrace_loadtest::ledger::Sent;
@@ -156,7 +155,7 @@ impl Sandbox {
         self.folder.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         let text = std::fs::read_to_string(self.path(name)).unwrap();
         text.trim().to_owned()
     }
@@ -466,43 +465,6 @@ impl Sandbox {
         self.json(&["pipeline", "apply", file.to_str().unwrap()]);
     }
 
-    /// Events as four files in S3 below `raw/<name>/`, their ledger in the folder `name`.
-    pub(crate) fn upload(&self, name: &str, events: u64, seed: u64) -> Sent {
-        self.upload_files(name, events, seed, 4)
-    }
-
-    /// The same as so many files.
-    pub(crate) fn upload_files(&self, name: &str, events: u64, seed: u64, files: usize) -> Sent {
-        let recipe = recipe(events, seed);
-        let files = Files {
-            folder: self.path(name),
-            files,
-            compress: Compress::None,
-            threads: 2,
-            overwrite: false,
-        };
-        let sent = generate(&recipe, &files).unwrap();
-        let store = object_store::aws::AmazonS3Builder::new()
-            .with_bucket_name("millrace")
-            .with_endpoint(self.text("s3/endpoint"))
-            .with_allow_http(true)
-            .with_region("us-east-1")
-            .with_access_key_id("millrace")
-            .with_secret_access_key("millrace-local-only")
-            .build()
-            .unwrap();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        for entry in std::fs::read_dir(self.path(name).join("events")).unwrap() {
-            let file = entry.unwrap().path();
-            let key = format!("raw/{name}/{}", file.file_name().unwrap().to_str().unwrap());
-            let bytes = std::fs::read(&file).unwrap();
-            let key = object_store::path::Path::from(key);
-            let put = object_store::ObjectStoreExt::put(&store, &key, bytes.into());
-            runtime.block_on(put).unwrap();
-        }
-        sent
-    }
-
     /// Sends events to the topic `name`, with the ledger in the folder `name`. `rate`: lines a second.
     pub(crate) fn produce(&self, name: &str, events: u64, seed: u64, rate: Option<u64>) -> Sent {
         producer(self.path(name), self.kafka(), name, events, seed, rate)
@@ -635,7 +597,7 @@ impl Drop for Sandbox {
     }
 }
 
-fn recipe(events: u64, seed: u64) -> Recipe {
+pub(crate) fn recipe(events: u64, seed: u64) -> Recipe {
     eprintln!("events: {events}, seed: {seed}");
     Recipe {
         seed,

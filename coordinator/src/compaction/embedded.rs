@@ -52,6 +52,7 @@ pub async fn compact(
         environment: None,
         hook,
         reached: Vec::new(),
+        beside: Vec::new(),
         snapshots: Snapshots::default(),
     };
     let mut done = Compacted::default();

@@ -16,14 +16,12 @@
 //! is the batch's, and it replaces the same files with the same rows.
 
 mod embedded;
+mod rewrite;
 mod select;
 mod sweep;
 
-use std::sync::Arc;
-
-use millrace_pipeline::sink::{SinkSpec, fits, rewrite};
 use millrace_proto::ids::{Attempt, BatchId, IdError, JobId};
-use millrace_proto::manifest::{DataFile, Manifest, Replaced, TaskReport};
+use millrace_proto::manifest::{Manifest, Replaced, TaskReport};
 
 use crate::causes::chain;
 use crate::commit::{self, live};
@@ -31,9 +29,12 @@ use crate::hours::HourState;
 use crate::job::{RunError, unread};
 use crate::ledger::{Batch, Entry};
 use crate::lifecycle::{Batches, Moment};
-use select::{Limits, Selection, select};
+use rewrite::InParquet;
+use select::{Limits, select};
 
 pub use embedded::{Compacted, compact};
+pub(crate) use rewrite::{Rewrite, Rewritten};
+pub(crate) use select::Selection;
 pub use sweep::sweep;
 pub(crate) use sweep::{is_of, waiting};
 
@@ -48,6 +49,11 @@ const HOURS_MAX: usize = 64;
 /// # Errors
 /// When the lake or the ledger fail. A batch that was planned stays open then: see [`settle`].
 pub async fn step(batches: &mut Batches, memory_bytes: usize) -> Result<Option<Manifest>, RunError> {
+    step_by(batches, &InParquet { memory_bytes }).await
+}
+
+/// The same by another way to write files.
+pub(crate) async fn step_by(batches: &mut Batches, by: &dyn Rewrite) -> Result<Option<Manifest>, RunError> {
     let state = batches.ledger.state();
     if state.open_batches().next().is_some() {
         return Ok(None);
@@ -59,7 +65,7 @@ pub async fn step(batches: &mut Batches, memory_bytes: usize) -> Result<Option<M
     let (id, attempt) = batches
         .plan_batch(&job()?, &[], Vec::new(), hours, Vec::new(), None)
         .await?;
-    run(batches, &id, attempt, memory_bytes).await.map(Some)
+    run(batches, &id, attempt, by).await.map(Some)
 }
 
 /// Finishes upkeep that was interrupted: commits it, does it again, or, where that fails for another reason than the
@@ -72,6 +78,15 @@ pub async fn settle(
     id: &BatchId,
     memory_bytes: usize,
 ) -> Result<Option<Manifest>, RunError> {
+    settle_by(batches, id, &InParquet { memory_bytes }).await
+}
+
+/// The same by another way to write files.
+pub(crate) async fn settle_by(
+    batches: &mut Batches,
+    id: &BatchId,
+    by: &dyn Rewrite,
+) -> Result<Option<Manifest>, RunError> {
     if let Some(committed) = batches.adopt(id, &[]).await? {
         return Ok(Some(committed.manifest));
     }
@@ -81,7 +96,7 @@ pub async fn settle(
         return give_up(batches, id).await;
     }
     let attempt = batches.start(id).await?;
-    match run(batches, id, attempt, memory_bytes).await {
+    match run(batches, id, attempt, by).await {
         Ok(manifest) => Ok(Some(manifest)),
         Err(RunError::Ledger(error)) => Err(error.into()),
         Err(error) => {
@@ -133,16 +148,10 @@ async fn run(
     batches: &mut Batches,
     id: &BatchId,
     attempt: Attempt,
-    memory_bytes: usize,
+    by: &dyn Rewrite,
 ) -> Result<Manifest, RunError> {
     let selection = selected(batches, id).await?;
-    let spec = Arc::new(batches.sink(id, attempt, memory_bytes));
-    let failed = |source| RunError::Compaction {
-        batch: id.clone(),
-        source: Box::new(source),
-    };
-    let files = fitting(&spec, selection.files).await.map_err(failed)?;
-    let report = rewrite(spec, &files, &selection.keys).await.map_err(failed)?;
+    let Rewritten { files, report } = by.rewrite(batches, id, attempt, &selection).await?;
     let replaces = Replaced {
         files,
         keys: selection.keys,
@@ -182,29 +191,6 @@ async fn selected(batches: &Batches, id: &BatchId) -> Result<Selection, RunError
         record.is_none_or(|record| record.state.is_complete())
     };
     Ok(select(&manifests, &hours, &is_complete, limits))
-}
-
-/// Files that can be written as the table is now; a partition of which only one is left stays as it is.
-async fn fitting(
-    spec: &SinkSpec,
-    files: Vec<DataFile>,
-) -> Result<Vec<DataFile>, millrace_pipeline::sink::SinkError> {
-    let mut fitting: Vec<DataFile> = Vec::with_capacity(files.len());
-    for file in files {
-        if fits(spec, &file).await? {
-            fitting.push(file);
-        } else {
-            tracing::info!(file = file.object.key, "of another table: it stays as it is");
-        }
-    }
-    let of = |partition: &[(String, String)]| {
-        let same = fitting.iter().filter(|file| file.partition == partition);
-        same.count()
-    };
-    let lonely: Vec<bool> = fitting.iter().map(|file| of(&file.partition) < 2).collect();
-    let mut lonely = lonely.into_iter();
-    fitting.retain(|_| !lonely.next().unwrap_or(false));
-    Ok(fitting)
 }
 
 fn manifest(

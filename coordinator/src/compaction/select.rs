@@ -28,7 +28,7 @@ pub(super) struct Limits {
 
 /// What one compaction rewrites.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Selection {
+pub(crate) struct Selection {
     /// Data files.
     pub files: Vec<DataFile>,
     /// Key files.

@@ -55,6 +55,9 @@ pub enum EngineError {
     /// The reports cannot be read.
     #[error("the reports of an attempt cannot be read")]
     Reports(#[source] LakeError),
+    /// The list of committed key files was not put.
+    #[error("the attempt could not be told of the committed keys")]
+    List(#[source] LakeError),
     /// Told to stop.
     #[error("stopped on request")]
     Stopped,

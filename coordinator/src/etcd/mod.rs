@@ -17,7 +17,7 @@ mod error;
 mod options;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
@@ -75,6 +75,8 @@ struct Members {
     current: AtomicUsize,
     /// When one of them answered last.
     answered: Mutex<Instant>,
+    /// Whether the last write was refused for want of space.
+    full: AtomicBool,
 }
 
 impl std::fmt::Debug for Etcd {
@@ -121,6 +123,7 @@ impl Etcd {
                 clients,
                 current: AtomicUsize::new(0),
                 answered: Mutex::new(Instant::now()),
+                full: AtomicBool::new(false),
             }),
         })
     }
@@ -167,7 +170,12 @@ impl Etcd {
             }
         };
         let response = self.call(PATIENCE, call).await?;
-        let reads = response.op_responses().into_iter().filter_map(|op| match op {
+        let responses = response.op_responses();
+        // The alarm lets reads and deletions pass.
+        if responses.iter().any(|op| matches!(op, TxnOpResponse::Put(_))) {
+            self.members.full.store(false, Ordering::Relaxed);
+        }
+        let reads = responses.into_iter().filter_map(|op| match op {
             TxnOpResponse::Get(mut got) => Some(got.take_kvs()),
             TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
         });
@@ -278,6 +286,21 @@ impl Etcd {
         self.members.answered.lock().elapsed()
     }
 
+    /// Whether etcd's NOSPACE alarm refused the last write.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.members.full.load(Ordering::Relaxed)
+    }
+
+    /// Writes next to nothing: tells whether the NOSPACE alarm still stands where nobody else would find out.
+    ///
+    /// # Errors
+    /// [`EtcdError::Full`] if it does, or when no member answers.
+    pub async fn knock(&self, prefix: &str) -> Result<(), EtcdError> {
+        let put = TxnOp::put(key(prefix, "room"), "", None);
+        self.txn(Vec::new(), vec![put], Vec::new()).await.map(|_| ())
+    }
+
     /// Lets the next call start at another member.
     pub fn avoid_current(&self) {
         self.members.current.fetch_add(1, Ordering::Relaxed);
@@ -314,7 +337,10 @@ impl Etcd {
                 }
                 Ok(Err(error)) => match verdict(&error) {
                     Verdict::Elsewhere => last = Some(error),
-                    Verdict::Full => return Err(EtcdError::Full),
+                    Verdict::Full => {
+                        self.members.full.store(true, Ordering::Relaxed);
+                        return Err(EtcdError::Full);
+                    }
                     Verdict::Compacted => return Err(EtcdError::Compacted),
                     Verdict::LeaseEnded => return Err(EtcdError::LeaseEnded),
                     Verdict::Refused => return Err(EtcdError::Refused(error)),

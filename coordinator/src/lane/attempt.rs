@@ -1,30 +1,30 @@
-//! A batch's attempts: run on the workers, told of, cancelled, tried again, published.
+//! A batch's attempts: run on the workers, told of, cancelled, tried again.
+//!
+//! The first attempt of a batch may run while the batch before it, of the same job, is being committed: see [`crate::ahead`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use millrace_pipeline::codec::{AttemptSpec, PipelineText};
-use millrace_pipeline::dedup::KeyIndex;
 use millrace_pipeline::trace;
 use millrace_proto::ids::{Attempt, BatchId, JobId};
-use millrace_proto::manifest::{KeyFile, TaskReport};
+use millrace_proto::manifest::TaskReport;
 use millrace_proto::split::Split;
 use millrace_proto::v1;
 use tokio::sync::watch;
-use tracing::{Instrument, Span, error_span, info_span};
+use tracing::{Instrument, Span, error_span};
 
+use super::LaneError;
 use super::input::SharedPipeline;
+use super::keys::Told;
+use super::telling::Telling;
 use super::work::{Lane, environment};
-use super::{LaneError, Tools};
+use crate::ahead::Ahead;
 use crate::causes::chain;
-use crate::commit::CommitError;
 use crate::engine::EngineError;
-use crate::engine::ballista::{TaskProgress, Work};
-use crate::engine::embedded::Embedded;
-use crate::job::{Progress, RunError, RunOptions, Runner};
-use crate::lifecycle::{Batches, CommittedBatch};
-use crate::quarantine::QuarantineError;
+use crate::engine::ballista::Work;
+use crate::hours::PartitionTime;
 
 /// Attempts of one batch in a row before its job fails.
 const ATTEMPTS_MAX: u32 = 8;
@@ -32,183 +32,279 @@ const ATTEMPTS_MAX: u32 = 8;
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Memory for keys while quarantine is read again, in bytes.
-const REDRIVE_BYTES: usize = 256 << 20;
 
-/// Who asks for a batch: a job, and the version of the pipeline that it runs.
-#[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
-    pub(super) job: &'a v1::Job,
-    pub(super) text: &'a PipelineText,
-    pub(super) prepared: &'a SharedPipeline,
+/// A batch on its way: all that its attempts need, so that one can run while the lane does something else.
+pub(super) struct Flight {
+    pub(super) job: v1::Job,
+    pub(super) id: JobId,
+    /// The version of the pipeline that the job runs.
+    pub(super) text: PipelineText,
+    pub(super) prepared: SharedPipeline,
+    pub(super) batch: BatchId,
+    pub(super) attempt: Attempt,
+    pub(super) splits: Vec<Split>,
+    pub(super) tasks: Arc<Vec<Vec<Split>>>,
+    /// Input partitions that are read out up to these times once it is committed.
+    pub(super) reached: Vec<PartitionTime>,
+    pub(super) retry: Retry,
+    pub(super) span: Span,
+}
+
+/// A batch whose every task is done.
+pub(super) struct Written {
+    pub(super) flight: Flight,
+    pub(super) reports: Vec<TaskReport>,
+}
+
+/// How often a batch was tried.
+pub(super) struct Retry {
+    tries: u32,
+    pause: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            tries: 1,
+            pause: RETRY_PAUSE,
+        }
+    }
+}
+
+impl Retry {
+    /// How long to wait before the next try; none when there were enough.
+    pub(super) fn next(&mut self) -> Option<Duration> {
+        self.tries += 1;
+        let pause = self.pause;
+        self.pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        (self.tries <= ATTEMPTS_MAX).then_some(pause)
+    }
+}
+
+impl Flight {
+    /// The same batch, whose tasks are done.
+    fn written(self, reports: Vec<TaskReport>) -> Written {
+        let flight = self;
+        Written { flight, reports }
+    }
 }
 
 impl Lane {
-    /// Sends what is in quarantine through the pipeline again, in this process: there is little of it, and it lies
-    /// sealed in objects that have no splits. False when it was cancelled: what is committed stays.
-    pub(super) async fn redrive(&mut self, id: &str) -> Result<bool, LaneError> {
-        let Some(running) = self.running.get(id) else {
-            return Ok(false);
+    /// Attempt after attempt over the same positions, until all tasks of one are done. Beside the first the batch before
+    /// it is committed, where there is one.
+    pub(super) async fn fly(&mut self, flight: Flight) -> Result<Written, LaneError> {
+        let first = match self.written.take() {
+            Some(before) => self.attempt_behind(&flight, before).await?,
+            None => self.attempt(&flight).await,
         };
-        let (job, prepared, job_id) = (
-            running.job.clone(),
-            Arc::clone(&running.prepared),
-            running.id.clone(),
-        );
-        self.wear(&prepared, &job);
-        let Some(batches) = self.batches.take() else {
-            return Ok(false);
-        };
-        let keys = KeyIndex::new(
-            Arc::clone(&prepared.lake),
-            prepared.root.clone(),
-            self.keys.clone(),
-            REDRIVE_BYTES,
-        );
-        let engine = Embedded {
-            steps: Arc::clone(&prepared.steps),
-            stores: Arc::clone(&prepared.stores),
-            keys: Arc::new(keys),
-            threads: 1,
-            snapshots: self.tools.workplace.snapshots(),
-        };
-        let options = RunOptions {
-            environment: environment(&job),
-            inputs: Vec::new(),
-            threads: 1,
-            batch_bytes: REDRIVE_BYTES as u64,
-            memory_bytes: 2 * REDRIVE_BYTES,
-            hook: Arc::clone(&self.tools.hook),
-        };
-        let (stop, stopped) = watch::channel(false);
-        let mut runner = Runner::over(batches, engine, options, job_id, stopped);
-        let progress = Progress::default();
-        let redriven = tokio::select! {
-            redriven = runner.redrive_waiting(&progress) => redriven,
-            () = self.watch_cancel(id, stop) => Ok(()),
-        };
-        let (batches, manifests) = runner.into_parts();
-        let left: Vec<BatchId> = batches.open().into_iter().map(|(id, _)| id).collect();
-        self.batches = Some(batches);
-        for manifest in manifests {
-            let breached = false;
-            self.committed(id, CommittedBatch { manifest, breached }).await?;
-        }
-        for batch in left {
-            self.give_up(&batch).await?;
-        }
-        match redriven {
-            Ok(()) => Ok(true),
-            Err(_) if !self.jobs.borrow().contains_key(id) => Ok(false),
-            Err(QuarantineError::Run(error)) if matches!(*error, RunError::Enrich(_)) => {
-                Err(LaneError::Run(error))
-            }
-            Err(error) => Err(LaneError::Input(chain(&error))),
-        }
+        self.fly_on(flight, first).await
     }
 
-    /// Attempt after attempt over the same positions, until one is committed.
-    pub(super) async fn attempts(
+    /// The same from the first attempt's end on.
+    async fn fly_on(
         &mut self,
-        asked: Asked<'_>,
-        batch: &BatchId,
-        mut attempt: Attempt,
-        splits: &[Split],
-        tasks: Vec<Vec<Split>>,
-    ) -> Result<CommittedBatch, LaneError> {
-        let job = asked.job;
-        let id = JobId::try_from(job.job_id.clone())?;
-        let mut pause = RETRY_PAUSE;
-        let mut tries = 1;
+        mut flight: Flight,
+        mut ran: Result<Vec<TaskReport>, EngineError>,
+    ) -> Result<Written, LaneError> {
         loop {
-            let began = Instant::now();
-            let span = error_span!("attempt", attempt = %attempt);
-            let ran = self.attempt(asked, &id, batch, attempt, &tasks);
-            let ran = ran.instrument(span.clone()).await;
-            let Some(batches) = &mut self.batches else {
-                return Err(EngineError::Stopped.into());
-            };
-            let failed = match ran {
-                Ok(reports) => {
-                    self.tools.metrics.phase("run", began.elapsed());
-                    let began = Instant::now();
-                    let published = publish(batches, &id, batch, attempt, splits, reports);
-                    let span = info_span!(parent: &span, "publish");
-                    match published.instrument(span).await {
-                        Ok(committed) => {
-                            self.tools.metrics.phase("publish", began.elapsed());
-                            return Ok(committed);
-                        }
-                        Err(error) if error.is_miscounted() => error,
-                        Err(error) => return Err(error),
-                    }
-                }
-                Err(EngineError::Stopped) => return Err(EngineError::Stopped.into()),
-                Err(error) => error.into(),
-            };
-            if tries >= ATTEMPTS_MAX {
-                return Err(failed);
+            match ran {
+                Ok(reports) => return Ok(flight.written(reports)),
+                Err(error) => self.again(&mut flight, error.into()).await?,
             }
-            self.tools.metrics.attempt_failed(self.name.as_str());
-            tracing::warn!(job = job.job_id, batch = %batch, attempt = %attempt, error = chain(&failed), "an attempt failed");
-            if !failed.is_disturbed() {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_PAUSE_MAX);
-            }
-            tries += 1;
-            attempt = batches.start(batch).await?;
+            ran = self.attempt(&flight).await;
         }
     }
 
-    async fn attempt(
+    /// Another attempt of a batch that failed so, and those after it.
+    pub(super) async fn fly_again(
+        &mut self,
+        mut flight: Flight,
+        failed: LaneError,
+    ) -> Result<Written, LaneError> {
+        self.again(&mut flight, failed).await?;
+        let ran = self.attempt(&flight).await;
+        self.fly_on(flight, ran).await
+    }
+
+    /// Opens the next attempt of a batch, when its time has come.
+    async fn again(&mut self, flight: &mut Flight, failed: LaneError) -> Result<(), LaneError> {
+        if matches!(failed, LaneError::Engine(EngineError::Stopped)) {
+            return Err(failed);
+        }
+        let Some(pause) = flight.retry.next() else {
+            return Err(failed);
+        };
+        self.tools.metrics.attempt_failed(self.name.as_str());
+        tracing::warn!(
+            job = flight.job.job_id, batch = %flight.batch, attempt = %flight.attempt, error = chain(&failed),
+            "an attempt failed"
+        );
+        if !failed.is_disturbed() {
+            tokio::time::sleep(pause).await;
+        }
+        let Some(batches) = &mut self.batches else {
+            return Err(EngineError::Stopped.into());
+        };
+        flight.attempt = batches.start(&flight.batch).await?;
+        Ok(())
+    }
+
+    /// One attempt, with nothing else under way.
+    async fn attempt(&mut self, flight: &Flight) -> Result<Vec<TaskReport>, EngineError> {
+        let mut told = self.told(flight, None)?;
+        if let (Some((list, bytes)), Some(batches)) = (&told.list, &self.batches) {
+            self.keys
+                .put(&batches.lake, (list.clone(), bytes.clone()))
+                .await?;
+        }
+        let (_halt, halted) = watch::channel(false);
+        self.launch(flight, &mut told, None, halted)?.await
+    }
+
+    /// The first attempt of a batch, while the batch before it is committed.
+    async fn attempt_behind(
+        &mut self,
+        flight: &Flight,
+        before: Written,
+    ) -> Result<Result<Vec<TaskReport>, EngineError>, LaneError> {
+        let ahead = Ahead::of(&before.flight.batch, before.flight.attempt, &before.reports);
+        let mut told = self.told(flight, Some(&ahead))?;
+        let (halt, halted) = watch::channel(false);
+        let run = self.launch(flight, &mut told, Some(&ahead), halted)?;
+        self.tools.metrics.read_ahead(self.name.as_str());
+        let list = told.list;
+        let landing = async {
+            let landed = self.land(&before, &ahead, list).await;
+            if !matches!(landed, Ok(true)) {
+                halt.send_replace(true);
+            }
+            landed
+        };
+        let (ran, landed) = tokio::join!(run, landing);
+        match landed {
+            Ok(true) => return Ok(ran),
+            Ok(false) => {}
+            // The slots are free again: now it can be run once more.
+            Err(error) if error.is_miscounted() => self.commit(before).await?,
+            Err(error) => return Err(self.abandon(&before.flight.batch, error).await?),
+        }
+        let what = format!(
+            "batch {} before it was not committed as it was read ahead of",
+            ahead.batch()
+        );
+        Ok(Err(EngineError::Disturbed { what }))
+    }
+
+    /// Commits the batch before another one, and lets that one see its keys. Whether it may count on them.
+    async fn land(
+        &mut self,
+        before: &Written,
+        ahead: &Ahead,
+        list: Option<(millrace_pipeline::dedup::KeyList, bytes::Bytes)>,
+    ) -> Result<bool, LaneError> {
+        let committed = self.publish(before).await?;
+        let is_it = ahead.is(&committed.manifest);
+        let told = async {
+            let (Some(batches), Some(list), true) = (&self.batches, list, is_it) else {
+                return Ok(is_it);
+            };
+            self.keys.put(&batches.lake, list).await.map(|()| true)
+        };
+        let counts = told.await.unwrap_or_else(|error| {
+            tracing::warn!(batch = %ahead.batch(), error = chain(&error), "the batch behind it is read again");
+            false
+        });
+        let span = before.flight.span.clone();
+        self.committed(&before.flight.job.job_id, committed)
+            .instrument(span)
+            .await?;
+        Ok(counts)
+    }
+
+    /// What the attempt is told of committed keys.
+    fn told(&self, flight: &Flight, ahead: Option<&Ahead>) -> Result<Told, EngineError> {
+        if flight.prepared.steps.pipeline.dedup.is_none() {
+            return Ok(Told::default());
+        }
+        self.keys.told(ahead)
+    }
+
+    /// Runs one attempt, apart from the lane.
+    fn launch(
         &self,
-        Asked { job, text, prepared }: Asked<'_>,
-        id: &JobId,
-        batch: &BatchId,
-        attempt: Attempt,
-        tasks: &[Vec<Split>],
-    ) -> Result<Vec<TaskReport>, EngineError> {
+        flight: &Flight,
+        told: &mut Told,
+        ahead: Option<&Ahead>,
+        mut halted: watch::Receiver<bool>,
+    ) -> Result<impl Future<Output = Result<Vec<TaskReport>, EngineError>> + use<>, EngineError> {
         let Some(batches) = &self.batches else {
             return Err(EngineError::Stopped);
         };
+        let span = error_span!(parent: &flight.span, "attempt", attempt = %flight.attempt);
+        let newest_us = batches.ledger.state().newest_us;
         let spec = AttemptSpec {
-            pipeline: text.clone(),
-            environment: environment(job),
-            job: id.clone(),
-            batch: batch.clone(),
-            attempt,
-            watermark_us: batches.ledger.state().newest_us,
+            pipeline: flight.text.clone(),
+            environment: environment(&flight.job),
+            job: flight.id.clone(),
+            batch: flight.batch.clone(),
+            attempt: flight.attempt,
+            watermark_us: ahead.map_or(newest_us, |ahead| ahead.newest(newest_us)),
             quarantine_date: Utc::now().format("%Y-%m-%d").to_string(),
-            trace: trace::context_of(&Span::current()),
-            snapshots: batches.snapshots_of(batch),
+            trace: trace::context_of(&span),
+            snapshots: batches.snapshots_of(&flight.batch),
+            keys: told.list.as_ref().map(|(list, _)| list.clone()),
         };
-        let (stop, stopped) = watch::channel(false);
-        let watching = self.watch_cancel(&job.job_id, stop);
-        let telling = Telling::begin(&self.tools, &job.job_id, batch, attempt);
-        let progress = |now| telling.tell(now);
-        let keys: &[KeyFile] = if prepared.steps.pipeline.dedup.is_some() {
-            &self.keys
-        } else {
-            &[]
+        let is_follow = self
+            .running
+            .get(&flight.job.job_id)
+            .is_some_and(|running| running.input.is_follow());
+        let (tools, lake, tasks) = (
+            Arc::clone(&self.tools),
+            batches.lake.clone(),
+            Arc::clone(&flight.tasks),
+        );
+        let (mut jobs, job) = (self.jobs.clone(), flight.job.job_id.clone());
+        let committed = std::mem::take(&mut told.files);
+        let run = async move {
+            let began = Instant::now();
+            let (stop, stopped) = watch::channel(false);
+            // Says stop when the job is no longer active, or nobody wants the attempt any more; never ends.
+            let watching = async {
+                let cancelled = async { jobs.wait_for(|jobs| !jobs.contains_key(&job)).await.is_ok() };
+                let dropped = async { halted.wait_for(|halted| *halted).await.is_ok() };
+                let is_over = tokio::select! {
+                    true = cancelled => true,
+                    true = dropped => true,
+                    else => false,
+                };
+                if is_over {
+                    stop.send_replace(true);
+                }
+                std::future::pending::<()>().await;
+            };
+            let telling = Telling::begin(&tools, &job, &spec.batch, spec.attempt);
+            let progress = |now| telling.tell(now);
+            let work = Work {
+                attempt: spec,
+                is_follow,
+                tasks: &tasks,
+                committed: &committed,
+            };
+            let running = tools.engine.run(work, &lake, &progress, &stopped);
+            let ran = tokio::select! {
+                ran = running => ran,
+                () = watching => Err(EngineError::Stopped),
+            };
+            if ran.is_ok() {
+                tools.metrics.phase("run", began.elapsed());
+            }
+            ran
         };
-        let work = Work {
-            attempt: spec,
-            is_follow: self
-                .running
-                .get(&job.job_id)
-                .is_some_and(|running| running.input.is_follow()),
-            tasks,
-            committed: keys,
-        };
-        let running = self.tools.engine.run(work, &batches.lake, &progress, &stopped);
-        tokio::select! {
-            reports = running => reports,
-            () = watching => Err(EngineError::Stopped),
-        }
+        Ok(run.instrument(span))
     }
 
     /// Says stop when the job is no longer active, and never ends.
-    async fn watch_cancel(&self, job: &str, stop: watch::Sender<bool>) {
+    pub(super) async fn watch_cancel(&self, job: &str, stop: watch::Sender<bool>) {
         let mut jobs = self.jobs.clone();
         let gone = jobs.wait_for(|jobs| !jobs.contains_key(job)).await.is_ok();
         if gone {
@@ -218,84 +314,15 @@ impl Lane {
     }
 }
 
-/// Publishes what an attempt wrote. A store that does not answer is asked again: the work is done already, and a manifest
-/// that was put by a call without an answer is found.
-async fn publish(
-    batches: &mut Batches,
-    job: &JobId,
-    batch: &BatchId,
-    attempt: Attempt,
-    splits: &[Split],
-    reports: Vec<TaskReport>,
-) -> Result<CommittedBatch, LaneError> {
-    let mut pause = RETRY_PAUSE;
-    for _ in 1..ATTEMPTS_MAX {
-        match batches
-            .publish(job, batch, attempt, splits, reports.clone())
-            .await
-        {
-            Err(RunError::Commit {
-                source: CommitError::Lake(source),
-                ..
-            }) => {
-                tracing::warn!(%job, %batch, %attempt, error = chain(&source), "publishing is tried again");
-            }
-            published => return Ok(published?),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY_PAUSE_MAX);
-    }
-    Ok(batches.publish(job, batch, attempt, splits, reports).await?)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Tells the registry how far an attempt is, once a second at most.
-struct Telling {
-    now: watch::Sender<TaskProgress>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Telling {
-    fn begin(tools: &Arc<Tools>, job: &str, batch: &BatchId, attempt: Attempt) -> Self {
-        let (now, mut told) = watch::channel(TaskProgress::default());
-        let (tools, job) = (Arc::clone(tools), job.to_owned());
-        let (batch, attempt) = (batch.to_string(), attempt.to_string());
-        let task = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                if told.changed().await.is_err() {
-                    return;
-                }
-                let progress = *told.borrow_and_update();
-                let update = |job: &mut v1::Job| {
-                    let known = job.progress.clone().unwrap_or_default();
-                    job.progress = Some(v1::Progress {
-                        batch_id: batch.clone(),
-                        attempt: attempt.clone(),
-                        phase: "running".to_owned(),
-                        tasks_done: progress.done,
-                        tasks: progress.tasks,
-                        ..known
-                    });
-                };
-                if let Err(error) = tools.registry.update_job(&tools.lead, &job, update).await {
-                    tracing::debug!(job, %error, "progress was not told");
-                }
-            }
-        });
-        Self { now, task }
-    }
-
-    fn tell(&self, progress: TaskProgress) {
-        self.now.send_if_modified(|known| {
-            let changed = *known != progress;
-            *known = progress;
-            changed
-        });
-    }
-}
-
-impl Drop for Telling {
-    fn drop(&mut self) {
-        self.task.abort();
+    #[test]
+    fn a_batch_is_tried_eight_times_with_growing_pauses() {
+        let mut retry = Retry::default();
+        let pauses: Vec<Duration> = std::iter::from_fn(|| retry.next()).collect();
+        assert_eq!(pauses.len(), 7);
+        assert!(pauses.is_sorted() && pauses.iter().all(|pause| *pause <= RETRY_PAUSE_MAX));
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use millrace_pipeline::codec::Prepared;
+use millrace_pipeline::source::cut;
 use millrace_pipeline::source::kafka::KafkaOptions;
-use millrace_pipeline::source::{cut, list};
 use millrace_pipeline::spec::model::Source;
 use millrace_proto::split::{InputObject, Split};
 use millrace_proto::v1;
@@ -18,7 +18,6 @@ use v1::job_input::Input as Asked;
 use super::LaneError;
 use super::reached::{Look, up_to, with_batch};
 use crate::hours::{OBJECTS, PartitionTime};
-use crate::job::RunError;
 use crate::ledger::{LostRange, State};
 use crate::split::kafka::{Begin, Gap, Sizing, TopicClient, TopicRange, everything, onward, plan_range};
 use crate::split::{PartitionOffsets, SPLIT_BYTES, next_batch, unpacked_bytes, unplanned};
@@ -72,6 +71,8 @@ pub(super) struct FollowInput {
     due: Instant,
     sizing: Sizing,
     behind: u64,
+    /// Of those, what the last batch left.
+    left: u64,
     reached: Vec<PartitionTime>,
     seen: Vec<Seen>,
 }
@@ -81,7 +82,7 @@ pub(super) struct FollowInput {
 pub(super) struct Seen {
     pub(super) partition: i32,
     pub(super) high: u64,
-    /// What is planned of it: every batch is committed before the next look.
+    /// What is planned of it: committed, or about to be.
     pub(super) done: u64,
     /// How long what was there before the first look has waited, at least.
     pub(super) age: Duration,
@@ -108,8 +109,15 @@ pub(super) enum Next {
 }
 
 impl Input {
-    /// Finds a job's input.
-    pub(super) async fn of(job: &v1::Job, prepared: &Prepared) -> Result<Self, LaneError> {
+    /// Whether a job reads objects: they are listed first.
+    pub(super) fn takes_objects(job: &v1::Job, prepared: &Prepared) -> bool {
+        let asked = job.input.as_ref().and_then(|input| input.input.as_ref());
+        let reads_objects = !matches!(prepared.steps.pipeline.source, Source::Kafka { .. });
+        reads_objects && matches!(asked, None | Some(Asked::Prefix(_)))
+    }
+
+    /// Finds a job's input; `objects` are those that it has listed.
+    pub(super) fn of(job: &v1::Job, prepared: &Prepared, objects: &[InputObject]) -> Result<Self, LaneError> {
         let pipeline = &prepared.steps.pipeline;
         let asked = job.input.as_ref().and_then(|input| input.input.clone());
         if matches!(asked, Some(Asked::Redrive(_))) {
@@ -133,18 +141,8 @@ impl Input {
             }
         };
         let Some(topic) = topic else {
-            let inputs = match asked {
-                Some(Asked::Prefix(prefix)) => vec![prefix.url],
-                _ => Vec::new(),
-            };
-            let objects = list(&prepared.stores, &pipeline.source, &inputs)
-                .await
-                .map_err(RunError::from)?;
-            return Ok(Self::Objects(cut(
-                &objects,
-                pipeline.source.format(),
-                SPLIT_BYTES,
-            )));
+            let objects = cut(objects, pipeline.source.format(), SPLIT_BYTES);
+            return Ok(Self::Objects(objects));
         };
         let options = KafkaOptions::of(&pipeline.source)
             .ok_or_else(|| LaneError::Input("the pipeline's source names no brokers".to_owned()))?;
@@ -168,6 +166,7 @@ impl Input {
                 due: Instant::now(),
                 sizing,
                 behind: 0,
+                left: 0,
                 seen: Vec::new(),
                 reached: Vec::new(),
             }));
@@ -210,6 +209,21 @@ impl Input {
     /// Whether it lists objects.
     pub(super) fn is_listing(&self) -> bool {
         matches!(self, Self::Objects(_))
+    }
+
+    /// Whether there certainly is another batch to be planned at once, as far as can be told without asking anybody.
+    pub(super) fn has_more(&self, state: &State) -> bool {
+        let any_left = |splits: &[Split]| {
+            let is_left =
+                |split: &Split| !unplanned(&state.covered, &split.object, split.start, split.end).is_empty();
+            splits.iter().rev().any(is_left)
+        };
+        match self {
+            Self::Objects(all) => any_left(all),
+            Self::Topic(input) => any_left(&input.current),
+            Self::Follow(input) => input.is_behind(),
+            Self::Quarantine | Self::Models(_) | Self::Upkeep => false,
+        }
     }
 
     /// Whether it is a `follow` job's.
@@ -366,6 +380,7 @@ impl FollowInput {
         lost.extend(more);
         let events: u64 = splits.iter().map(|split| split.end - split.start).sum();
         self.behind = events;
+        self.left = 0;
         self.reached = with_batch(&partitions, &splits, &[], at_us);
         let now = Instant::now();
         if events < self.max_events && now < self.due {
@@ -380,6 +395,8 @@ impl FollowInput {
         let sizing = self.sizing;
         let most = batch_bytes.min(self.max_events.saturating_mul(sizing.event_bytes));
         let batch = next_batch(&splits, &state.covered, most, &|split| sizing.bytes(split));
+        let taken: u64 = batch.iter().map(|split| split.end - split.start).sum();
+        self.left = events.saturating_sub(taken);
         self.reached = with_batch(&partitions, &splits, &batch, at_us);
         Ok((Next::Batch(batch), lost))
     }
@@ -416,6 +433,11 @@ impl FollowInput {
             }
         }
         Ok(())
+    }
+
+    /// Whether what was left by the last batch is enough for another one now.
+    fn is_behind(&self) -> bool {
+        self.left >= self.max_events || (self.left > 0 && Instant::now() >= self.due)
     }
 
     /// How far the partitions were when it was looked at last.

@@ -6,7 +6,9 @@
 //! | what happens                            | the lane                                                              |
 //! |------------------------------------------|-----------------------------------------------------------------------|
 //! | it begins                               | opens the ledger, then finishes the batches that were interrupted      |
+//! | a job over a prefix begins              | lists its objects, once: they stand in the ledger                      |
 //! | several jobs are active                 | takes a batch of each in turn; a `follow` job whose time has come first |
+//! | a job's batch is read, and there is more | commits it while the next one of that job is read (see [`crate::ahead`]) |
 //! | an attempt fails                        | tries the same positions again, with growing pauses, for half a minute |
 //! | a redrive is interrupted                | its open batch is given up, unless its manifest is there; what is left is read again |
 //! | workers leave and take with them what an attempt needed | tries again at once                                   |
@@ -18,9 +20,14 @@
 
 mod attempt;
 mod input;
+mod keys;
+mod land;
+mod listing;
 mod models;
 mod reached;
 mod record;
+mod redrive;
+mod telling;
 mod tidy;
 mod upkeep;
 mod work;

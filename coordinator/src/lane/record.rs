@@ -58,7 +58,7 @@ impl Lane {
             duplicates = total.duplicates, quarantined = total.quarantined, "a batch is committed"
         );
         self.tools.committed.send_replace(());
-        self.keys.extend(manifest.keys.iter().cloned());
+        self.keys.add(&manifest);
         let bytes: u64 = manifest.files.iter().map(|file| file.object.bytes).sum();
         if let Some(running) = self.running.get_mut(job) {
             running

@@ -6,12 +6,11 @@
 
 use std::time::Duration;
 
-use millrace_proto::ids::BatchId;
-use millrace_proto::manifest::{KeyFile, Manifest};
+use millrace_proto::ids::{BatchId, JobId};
 use tokio::time::Instant;
 
-use super::LaneError;
 use super::work::Lane;
+use super::{LaneError, listing};
 use crate::causes::chain;
 use crate::commit::live;
 use crate::compaction;
@@ -32,6 +31,8 @@ pub(super) struct Tidy {
     done_at: Option<u64>,
     rest_until: Instant,
     sweep_at: Instant,
+    /// Whether what earlier leaders left for their attempts is gone.
+    has_swept_lists: bool,
 }
 
 impl Default for Tidy {
@@ -41,6 +42,7 @@ impl Default for Tidy {
             done_at: None,
             rest_until: now,
             sweep_at: now,
+            has_swept_lists: false,
         }
     }
 }
@@ -51,6 +53,7 @@ impl Lane {
     /// # Errors
     /// When the ledger refuses or fails.
     pub async fn tidy(&mut self) -> Result<bool, LaneError> {
+        self.sweep_lists().await?;
         let Some(batches) = &mut self.batches else {
             return Ok(false);
         };
@@ -72,7 +75,7 @@ impl Lane {
         }
         match compaction::step(batches, MEMORY_BYTES).await {
             Ok(Some(manifest)) => {
-                replace_keys(&mut self.keys, &manifest);
+                self.keys.replace(&manifest);
                 Ok(true)
             }
             Ok(None) => {
@@ -89,6 +92,28 @@ impl Lane {
         }
     }
 
+    /// Deletes, once, the lists of key files and the listings that nobody needs any more. Nothing is under way now.
+    async fn sweep_lists(&mut self) -> Result<(), LaneError> {
+        let Some(batches) = self.batches.as_ref().filter(|_| !self.tidy.has_swept_lists) else {
+            return Ok(());
+        };
+        self.tidy.has_swept_lists = true;
+        // As they are now: this coordinator may not have heard of all of them yet.
+        let active = self.tools.registry.active_jobs().await?.into_iter();
+        let active = active
+            .filter_map(|job| JobId::try_from(job.job_id).ok())
+            .collect();
+        let state = batches.ledger.state();
+        let swept = async {
+            self.keys.sweep(&batches.lake).await?;
+            listing::sweep(&batches.lake, state, &active).await
+        };
+        if let Err(error) = swept.await {
+            tracing::warn!(pipeline = %self.name, error = chain(&error), "what earlier attempts were told stays");
+        }
+        Ok(())
+    }
+
     /// Finishes a compaction that an earlier leader left behind.
     pub(super) async fn finish_compaction(&mut self, id: &BatchId) -> Result<(), LaneError> {
         let Some(batches) = &mut self.batches else {
@@ -96,7 +121,7 @@ impl Lane {
         };
         let settled = compaction::settle(batches, id, MEMORY_BYTES).await;
         if let Some(manifest) = settled.map_err(|source| unsettled(id, source))? {
-            replace_keys(&mut self.keys, &manifest);
+            self.keys.replace(&manifest);
         }
         Ok(())
     }
@@ -111,7 +136,7 @@ impl Lane {
         let new = batches.ledger.state().committed().filter(is_new);
         for (id, manifest) in live::each(&batches.lake, new).await {
             match manifest {
-                Ok(manifest) => replace_keys(&mut self.keys, &manifest),
+                Ok(manifest) => self.keys.replace(&manifest),
                 Err(source) => return Err(unsettled(&id, unread((id.clone(), source)))),
             }
         }
@@ -126,18 +151,11 @@ impl Lane {
         for (id, _) in batches.open().into_iter().filter(|(_, batch)| batch.is_upkeep()) {
             let given_up = compaction::give_up(batches, &id).await;
             if let Some(manifest) = given_up.map_err(|source| unsettled(&id, source))? {
-                replace_keys(&mut self.keys, &manifest);
+                self.keys.replace(&manifest);
             }
         }
         Ok(())
     }
-}
-
-/// The key files that count after a compaction or an expiry.
-fn replace_keys(keys: &mut Vec<KeyFile>, manifest: &Manifest) {
-    let gone = live::replaced(std::slice::from_ref(manifest));
-    keys.retain(|file| !gone.contains(file.object.key.as_str()));
-    keys.extend(manifest.keys.iter().cloned());
 }
 
 fn unsettled(batch: &BatchId, source: RunError) -> LaneError {

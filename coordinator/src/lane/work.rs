@@ -7,28 +7,27 @@ use std::time::{Duration, Instant, SystemTime};
 use millrace_pipeline::codec::PipelineText;
 use millrace_pipeline::spec::model::DedupScope;
 use millrace_proto::ids::{BatchId, JobId, PipelineName};
-use millrace_proto::manifest::KeyFile;
 use millrace_proto::split::Split;
 use millrace_proto::v1::{self, JobState};
 use tokio::sync::watch;
 use tracing::{Instrument, Span, error_span, field, info_span};
 
-use super::attempt::Asked;
+use super::attempt::{Flight, Retry, Written};
 use super::input::{Input, Next, SharedPipeline};
+use super::keys::Keys;
+use super::listing;
 use super::models::Modelling;
 use super::tidy::Tidy;
 use super::{ActiveJobs, LaneError, Tools};
 use crate::applied;
 use crate::causes::chain;
-use crate::commit::live;
 use crate::engine::EngineError;
 use crate::enrich::Snapshots;
 use crate::hours::{OBJECTS, PartitionTime};
-use crate::job::RunError;
 use crate::lake::Lake;
 use crate::ledger::etcd::EtcdLedger;
 use crate::ledger::timed::Timed;
-use crate::ledger::{Batch, Entry, Ledger};
+use crate::ledger::{Batch, Ledger};
 use crate::lifecycle::{Batches, Moment};
 use crate::query::manifests_of;
 use crate::registry::RegistryError;
@@ -56,7 +55,9 @@ pub struct Lane {
     pub(super) name: PipelineName,
     pub(super) jobs: watch::Receiver<ActiveJobs>,
     pub(super) batches: Option<Batches>,
-    pub(super) keys: Vec<KeyFile>,
+    pub(super) keys: Keys,
+    /// A batch whose tasks are done: it is committed while the next one of its job is read, or else at once.
+    pub(super) written: Option<Written>,
     pub(super) running: BTreeMap<String, Running>,
     pub(super) turn: VecDeque<String>,
     pub(super) tidy: Tidy,
@@ -72,7 +73,8 @@ impl Lane {
             name,
             jobs,
             batches: None,
-            keys: Vec::new(),
+            keys: Keys::default(),
+            written: None,
             running: BTreeMap::new(),
             turn: VecDeque::new(),
             tidy: Tidy::default(),
@@ -147,13 +149,21 @@ impl Lane {
         let weigh = |split: &Split| split.end - split.start;
         let slots = self.tools.slots_ready().await;
         let tasks = deal_out(&batch.splits, slots, &prepared, &weigh);
-        let asked = Asked {
-            job: &job,
-            text: &text,
-            prepared: &prepared,
+        let flight = Flight {
+            id: batch.job.clone(),
+            job,
+            text,
+            prepared,
+            batch: id.clone(),
+            attempt,
+            splits: batch.splits.clone(),
+            tasks: Arc::new(tasks),
+            reached: Vec::new(),
+            retry: Retry::default(),
+            span: Span::current(),
         };
-        let committed = self.attempts(asked, id, attempt, &batch.splits, tasks).await?;
-        self.committed(&job.job_id, committed).await
+        let written = self.fly(flight).await?;
+        self.commit(written).await
     }
 
     /// Does the next thing there is to do. Gives how long to wait before the next step; none when no job is active.
@@ -163,6 +173,10 @@ impl Lane {
     /// failure.
     pub async fn step(&mut self) -> Result<Option<Duration>, LaneError> {
         self.welcome().await?;
+        let is_going_on = |written: &Written| self.running.contains_key(&written.flight.job.job_id);
+        if self.written.as_ref().is_some_and(|written| !is_going_on(written)) {
+            self.settle().await?;
+        }
         let mut pause: Option<Duration> = None;
         // Follow jobs first; the others in turn.
         let mut order: Vec<String> = self.turn.iter().cloned().collect();
@@ -178,10 +192,12 @@ impl Lane {
                 Ok(Some(wait)) => pause = Some(pause.map_or(wait, |pause| pause.min(wait))),
                 Err(error) if error.is_fatal() => return Err(error),
                 Err(error) if error.is_passing() => {
+                    self.settle().await?;
                     self.waits(&id, &error).await?;
                     pause = Some(pause.map_or(ASK_PAUSE, |pause| pause.min(ASK_PAUSE)));
                 }
                 Err(error) => {
+                    self.settle().await?;
                     self.fail(&id, &error).await?;
                     return Ok(Some(Duration::ZERO));
                 }
@@ -219,8 +235,14 @@ impl Lane {
     async fn admit(&mut self, job: v1::Job) -> Result<(), LaneError> {
         let (text, prepared) = self.prepare(&job).await?;
         self.open_ledger(&prepared).await?;
-        let input = Input::of(&job, &prepared).await?;
         let id = JobId::try_from(job.job_id.clone())?;
+        let objects = match &mut self.batches {
+            Some(batches) if Input::takes_objects(&job, &prepared) => {
+                listing::fixed(&job, &id, &prepared, batches).await?
+            }
+            _ => Vec::new(),
+        };
+        let input = Input::of(&job, &prepared, &objects)?;
         let started = SystemTime::now();
         let job = self
             .tools
@@ -282,7 +304,7 @@ impl Lane {
         (tools.hook)(Moment::Opened);
         if pipeline.dedup.is_some() {
             let manifests = manifests_of(&lake, ledger.state()).await?;
-            self.keys = live::key_files(&manifests).into_iter().cloned().collect();
+            self.keys = Keys::of(&manifests);
         }
         let metrics = tools.metrics.clone();
         let took = Arc::new(move |took| metrics.appended(took));
@@ -293,6 +315,7 @@ impl Lane {
             environment: None,
             hook: Arc::clone(&tools.hook),
             reached: Vec::new(),
+            beside: Vec::new(),
             snapshots: Snapshots::new(tools.metrics.enrich.clone()),
         });
         Ok(())
@@ -308,6 +331,11 @@ impl Lane {
 
     /// One step of one job: none when it did something, else how long it waits.
     async fn step_of(&mut self, id: &str) -> Result<Option<Duration>, LaneError> {
+        // What another job's batch has planned counts as read: whether it is must be known first.
+        let is_others = |written: &Written| written.flight.job.job_id != id;
+        if self.written.as_ref().is_some_and(is_others) {
+            self.settle().await?;
+        }
         let follows = self.running.values().any(|running| running.input.is_follow());
         let Some(running) = self.running.get_mut(id) else {
             return Ok(None);
@@ -333,7 +361,11 @@ impl Lane {
         if !lost.is_empty() {
             self.record_lost(&job, lost).await?;
         }
-        self.reach(id, &next, reached).await?;
+        // All else is done behind what is committed.
+        if !matches!(next, Next::Batch(_)) && !self.settle().await? {
+            return Ok(None);
+        }
+        let reached = self.reach(id, &next, reached).await?;
         match next {
             Next::Wait(pause) => Ok(Some(pause)),
             Next::Done { open } => {
@@ -369,7 +401,7 @@ impl Lane {
                 // A job that never ends is no trace: each of its batches is one.
                 let running = self.running.get(id).filter(|running| !running.input.is_follow());
                 let span = self.batch_span(id, running.map(|running| &running.span));
-                self.run_batch(id, &splits).instrument(span).await?;
+                self.run_batch(id, &splits, reached).instrument(span).await?;
                 self.rotate(id);
                 Ok(None)
             }
@@ -393,32 +425,82 @@ impl Lane {
         }
     }
 
-    /// What is read out is told with the batch at work, or by itself where there is none.
-    async fn reach(&mut self, id: &str, next: &Next, reached: Vec<PartitionTime>) -> Result<(), LaneError> {
+    /// What is read out is told with the batch at work, or by itself where there is none: then nothing is left to be told.
+    async fn reach(
+        &mut self,
+        id: &str,
+        next: &Next,
+        reached: Vec<PartitionTime>,
+    ) -> Result<Vec<PartitionTime>, LaneError> {
         let listings = self.running.iter().filter(|(other, _)| *other != id);
         let others_list = listings
             .map(|(_, running)| running)
             .any(|running| running.input.is_listing());
         let is_closing = reached.iter().any(|one| one.partition == OBJECTS);
         let Some(batches) = &mut self.batches else {
-            return Ok(());
+            return Ok(Vec::new());
         };
-        batches.reached.clear();
         if reached.is_empty() || (is_closing && others_list) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         match next {
-            Next::Batch(_) => batches.reached = reached,
+            Next::Batch(_) => Ok(reached),
             Next::Redrive | Next::Models(_) | Next::Upkeep | Next::Wait(_) | Next::Done { .. } => {
                 batches.reach(reached).await?;
+                Ok(Vec::new())
             }
         }
-        Ok(())
     }
 
-    async fn run_batch(&mut self, id: &str, splits: &[Split]) -> Result<(), LaneError> {
-        let Some(running) = self.running.get(id) else {
+    async fn run_batch(
+        &mut self,
+        id: &str,
+        splits: &[Split],
+        reached: Vec<PartitionTime>,
+    ) -> Result<(), LaneError> {
+        let Some(flight) = self.plan(id, splits, reached).await? else {
             return Ok(());
+        };
+        let batch = flight.batch.clone();
+        match self.fly(flight).await {
+            Ok(written) => {
+                self.written = Some(written);
+                if !self.has_more(id) {
+                    self.settle().await?;
+                }
+                Ok(())
+            }
+            Err(LaneError::Engine(EngineError::Stopped)) => {
+                tracing::info!(job = id, batch = %batch, "the batch is given up: its job was cancelled");
+                self.give_up(&batch).await
+            }
+            Err(error) => Err(self.abandon(&batch, error).await?),
+        }
+    }
+
+    /// Whether a job is known to have another batch, so that this one may be committed while that one is read.
+    fn has_more(&self, id: &str) -> bool {
+        let (Some(running), Some(batches)) = (self.running.get(id), &self.batches) else {
+            return false;
+        };
+        running.input.has_more(batches.ledger.state())
+    }
+
+    /// Fixes the positions of a job's next batch, and deals them out.
+    async fn plan(
+        &mut self,
+        id: &str,
+        splits: &[Split],
+        reached: Vec<PartitionTime>,
+    ) -> Result<Option<Flight>, LaneError> {
+        let looks_up = |running: &Running| !running.prepared.steps.pipeline.enrich.is_empty();
+        // No commit waits for workers, nor for a table that is asked for a snapshot.
+        let may_wait = (self.tools.slots)() == 0 || self.running.get(id).is_some_and(looks_up);
+        if may_wait && !self.settle().await? {
+            return Ok(None);
+        }
+        let Some(running) = self.running.get(id) else {
+            return Ok(None);
         };
         let (job, text) = (running.job.clone(), running.text.clone());
         let prepared = Arc::clone(&running.prepared);
@@ -432,65 +514,28 @@ impl Lane {
         };
         let mut splits = tasks.concat();
         splits.sort_by_key(|split| split.index);
-        let splits = &splits;
         self.wear(&prepared, &job);
         let Some(batches) = &mut self.batches else {
-            return Ok(());
+            return Ok(None);
         };
         let began = Instant::now();
-        let planning = batches.plan(&job_id, splits, Vec::new());
+        let planning = batches.plan(&job_id, &splits, Vec::new());
         let (batch, attempt) = planning.instrument(info_span!("plan")).await?;
         Span::current().record("batch", field::display(&batch));
         self.tools.metrics.phase("plan", began.elapsed());
-        let asked = Asked {
-            job: &job,
-            text: &text,
-            prepared: &prepared,
-        };
-        let ran = self.attempts(asked, &batch, attempt, splits, tasks).await;
-        match ran {
-            Ok(committed) => self.committed(id, committed).await,
-            Err(LaneError::Engine(EngineError::Stopped)) => {
-                tracing::info!(job = id, batch = %batch, "the batch is given up: its job was cancelled");
-                self.give_up(&batch).await
-            }
-            Err(error) if error.is_fatal() => Err(error),
-            Err(error) => {
-                self.give_up(&batch).await?;
-                Err(error)
-            }
-        }
-    }
-
-    /// Drops a batch: whatever of it is not committed by now never will be. A batch whose manifest is there, put by a call
-    /// that never answered, is committed: readers of the lake may have seen it.
-    pub(super) async fn give_up(&mut self, batch: &BatchId) -> Result<(), LaneError> {
-        let known = self
-            .batches
-            .as_ref()
-            .and_then(|batches| batches.ledger.state().batches.get(batch))
-            .map(|batch| (batch.job.clone(), batch.splits.clone()));
-        let (Some(batches), Some((job, splits))) = (&mut self.batches, known) else {
-            return Ok(());
-        };
-        let adopted = batches.adopt(batch, &splits).await;
-        let unsettled = |source: RunError| LaneError::Unsettled {
-            batch: batch.clone(),
-            source: Box::new(source),
-        };
-        if let Some(committed) = adopted.map_err(unsettled)? {
-            return self.committed(job.as_str(), committed).await;
-        }
-        if let Some(batches) = &mut self.batches {
-            let epoch = batches.ledger.epoch();
-            let batch = batch.clone();
-            batches
-                .ledger
-                .append(vec![Entry::Dropped { epoch, batch }])
-                .await?;
-            self.tools.metrics.dropped(self.name.as_str());
-        }
-        Ok(())
+        Ok(Some(Flight {
+            job,
+            id: job_id,
+            text,
+            prepared,
+            batch,
+            attempt,
+            splits,
+            tasks: Arc::new(tasks),
+            reached,
+            retry: Retry::default(),
+            span: Span::current(),
+        }))
     }
 }
 

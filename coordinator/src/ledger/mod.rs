@@ -90,6 +90,15 @@ pub enum Entry {
         /// What is lost.
         ranges: Vec<LostRange>,
     },
+    /// A job has listed the objects that it reads: however their folder changes, it reads these, as they were.
+    Listed {
+        /// Writer.
+        epoch: u64,
+        /// The job; a listing that it had before no longer counts.
+        job: JobId,
+        /// What it found.
+        listing: Listing,
+    },
     /// An attempt began; its objects may exist from now on.
     Started {
         /// Writer.
@@ -166,6 +175,26 @@ pub enum Entry {
     },
 }
 
+/// The objects that a job reads, by key, size and version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "at", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Listing {
+    /// In the ledger: they are few.
+    Here {
+        /// The objects.
+        objects: Vec<InputObject>,
+    },
+    /// In an object of the lake: there may be many.
+    There {
+        /// Its key.
+        key: String,
+        /// BLAKE3 of its bytes, in hex.
+        digest: String,
+        /// How many objects it lists.
+        count: u64,
+    },
+}
+
 /// Positions of an object that will never be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -188,6 +217,7 @@ impl Entry {
             Self::Opened { .. } => None,
             Self::Planned { epoch, .. }
             | Self::Lost { epoch, .. }
+            | Self::Listed { epoch, .. }
             | Self::Dropped { epoch, .. }
             | Self::Started { epoch, .. }
             | Self::Reached { epoch, .. }

@@ -7,7 +7,7 @@ use millrace_proto::manifest::{Snapshot, SplitCounts};
 use millrace_proto::split::{InputObject, Split};
 
 use super::removal::{LegalHold, Removal, Why};
-use super::{Entry, LostRange};
+use super::{Entry, Listing, LostRange};
 use crate::hours::EventTime;
 use crate::marts::Marts;
 use crate::split::Ranges;
@@ -138,6 +138,8 @@ pub struct State {
     pub covered: HashMap<InputObject, Ranges>,
     /// Positions that were there and could not be read (invariant 9).
     pub lost: Vec<LostRange>,
+    /// What each job over a prefix or a folder has listed.
+    pub listings: BTreeMap<JobId, Listing>,
     /// Newest committed event time, microseconds since 1970 UTC.
     pub newest_us: Option<i64>,
     /// Watermarks and event hours.
@@ -201,6 +203,9 @@ impl State {
                 }
             }
             Entry::Dropped { batch, .. } => self.drop_batch(batch),
+            Entry::Listed { job, listing, .. } => {
+                self.listings.insert(job.clone(), listing.clone());
+            }
             Entry::Lost { ranges, .. } => {
                 for lost in ranges {
                     let known = self.covered.entry(lost.object.clone()).or_default();

@@ -78,6 +78,7 @@ pub async fn run(
         environment: None,
         hook,
         reached: Vec::new(),
+        beside: Vec::new(),
         snapshots: Snapshots::default(),
     };
     let mut done = Done::default();

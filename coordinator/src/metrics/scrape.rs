@@ -27,7 +27,8 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.ages(&mut encoder)?;
         self.workers(&mut encoder)?;
-        self.etcd(&mut encoder)
+        self.etcd(&mut encoder)?;
+        self.room(&mut encoder)
     }
 }
 
@@ -88,6 +89,18 @@ impl Scrape {
             silence.metric_type(),
         )?;
         silence.encode(encoder)
+    }
+
+    fn room(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let is_full = self
+            .around
+            .lock()
+            .etcd
+            .as_ref()
+            .is_some_and(|etcd| etcd.is_full());
+        let full = gauge(u64::from(is_full));
+        let help = "1 while etcd's NOSPACE alarm refuses writes: compact and defragment every member, then disarm it.";
+        full.encode(encoder.encode_descriptor("millrace_etcd_full", help, None, full.metric_type())?)
     }
 }
 

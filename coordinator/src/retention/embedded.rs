@@ -82,6 +82,7 @@ pub(crate) async fn open(pipeline: Arc<Pipeline>, lake: Lake, hook: Hook) -> Res
         environment: None,
         hook,
         reached: Vec::new(),
+        beside: Vec::new(),
         snapshots: Snapshots::default(),
     };
     for (id, batch) in batches.open() {

@@ -85,6 +85,7 @@ conformance!(
     a_lost_response_is_not_a_lost_or_doubled_append,
     a_lost_response_to_the_opening_is_no_other_writer,
     an_interrupted_batch_is_taken_over_as_it_stands,
+    a_batch_may_be_planned_while_the_one_before_is_open,
     an_append_may_be_large,
     appends_may_be_many,
 );
@@ -247,6 +248,48 @@ async fn an_interrupted_batch_is_taken_over_as_it_stands<P: Place>() {
         third.state().batches[&batch(1)].state,
         BatchState::Committed(attempt)
     );
+}
+
+/// The next batch is read while this one is committed: whoever takes over finds both, in order, and what one of them covers is
+/// free again when it is dropped.
+async fn a_batch_may_be_planned_while_the_one_before_is_open<P: Place>() {
+    let place = P::new().await;
+    let mut first = place.open().await.unwrap();
+    let epoch = first.epoch();
+    let mut next = planned(epoch, 2, 4);
+    if let Entry::Planned { splits, .. } = &mut next[0] {
+        splits.drain(..2);
+    }
+    first.append(planned(epoch, 1, 2)).await.unwrap();
+    first.append(next).await.unwrap();
+    drop(first);
+    let mut second = place.open().await.unwrap();
+    let open: Vec<_> = second.state().open_batches().map(|(id, _)| id.clone()).collect();
+    assert_eq!(open, [batch(1), batch(2)]);
+    let epoch = second.epoch();
+    for n in [1, 2] {
+        let attempt = second.state().batches[&batch(n)].next_attempt(epoch);
+        second
+            .append(vec![started(epoch, n, attempt.number)])
+            .await
+            .unwrap();
+        if n == 1 {
+            second.append(vec![committed(epoch, n, attempt)]).await.unwrap();
+        }
+    }
+    let dropped = Entry::Dropped {
+        epoch,
+        batch: batch(2),
+    };
+    second.append(vec![dropped]).await.unwrap();
+    let state = place.read().await;
+    assert_eq!(state.open_batches().count(), 0);
+    let is_free = |split: &Split| {
+        let covered = state.covered.get(&split.object);
+        covered.is_none_or(|ranges| !ranges.missing(split.start, split.end).is_empty())
+    };
+    let free: Vec<bool> = splits(4).iter().map(is_free).collect();
+    assert_eq!(free, [false, false, true, true]);
 }
 
 async fn an_append_may_be_large<P: Place>() {

@@ -99,7 +99,7 @@ impl InEtcd {
     }
 }
 
-fn lake() -> Lake {
+pub(crate) fn lake() -> Lake {
     Lake {
         url: "memory:///".to_owned(),
         store: Arc::new(InMemory::new()),

@@ -9,6 +9,7 @@
 
 mod conformance;
 mod election;
+mod full;
 mod ledger;
 mod proxy;
 mod registry;

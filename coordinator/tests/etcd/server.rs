@@ -20,8 +20,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(members: u32) -> Self {
+        Self::start_with(members, 2 << 30).await
+    }
+
+    /// The same with so many bytes for each member's store.
+    pub(crate) async fn start_with(members: u32, quota: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_owned();
+        std::fs::write(path.join("quota"), quota.to_string()).unwrap();
         let start = move || script(&path, &["start", "--nodes", &members.to_string()]);
         tokio::task::spawn_blocking(start).await.unwrap();
         let endpoints = std::fs::read_to_string(folder.path().join("endpoints")).unwrap();
@@ -84,6 +90,7 @@ fn run(folder: &Path, arguments: &[&str]) -> std::io::Result<std::process::Outpu
         .args(arguments)
         .arg("--dir")
         .arg(folder)
+        .env("ETCD_QUOTA", std::fs::read_to_string(folder.join("quota"))?)
         .stdout(log.try_clone()?)
         .stderr(log)
         .status()?;

@@ -33,12 +33,26 @@ pub(super) async fn claim(
     known: Option<&str>,
 ) -> Result<String, LedgerError> {
     let url = || lake.url.clone();
-    match lake.get(&keys::ledger_head()).await {
+    let is_new = known.is_none();
+    // Side by side: a job waits for all of it.
+    let listed = async {
+        if is_new {
+            lake.list("manifests").await
+        } else {
+            Ok(Vec::new())
+        }
+    };
+    let head = keys::ledger_head();
+    let (head, owner, manifests) = futures::join!(lake.get(&head), read_owner(lake), listed);
+    match head {
         Err(LakeError::Missing { .. }) => {}
         Ok(_) => return Err(LedgerError::Embedded { url: url() }),
         Err(error) => return Err(error.into()),
     }
-    let owner = owner(lake, pipeline).await?;
+    let owner = match owner? {
+        Some(owner) => owner,
+        None => become_owner(lake, pipeline).await?,
+    };
     if owner.pipeline != *pipeline {
         return Err(LedgerError::Foreign {
             url: url(),
@@ -46,10 +60,7 @@ pub(super) async fn claim(
             ours: pipeline.clone(),
         });
     }
-    let fits = match known {
-        Some(known) => known == owner.id,
-        None => lake.list("manifests").await?.is_empty(),
-    };
+    let fits = known.map_or(manifests?.is_empty(), |known| known == owner.id);
     if fits {
         Ok(owner.id)
     } else {
@@ -57,22 +68,29 @@ pub(super) async fn claim(
     }
 }
 
-/// Who owns the lake; we do if nobody did.
-async fn owner(lake: &Lake, pipeline: &PipelineName) -> Result<Owner, LedgerError> {
+/// Who owns the lake, if anybody does.
+async fn read_owner(lake: &Lake) -> Result<Option<Owner>, LedgerError> {
     let key = keys::ledger_owner();
-    loop {
-        match lake.get(&key).await {
-            Ok(bytes) => return serde_json::from_slice(&bytes).map_err(damaged(&key)),
-            Err(LakeError::Missing { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let ours = Owner {
-            pipeline: pipeline.clone(),
-            id: uuid::Uuid::new_v4().simple().to_string(),
-        };
-        match lake.create(&key, Bytes::from(encode(&key, &ours)?)).await {
-            Ok(()) | Err(LakeError::Exists { .. }) => {} // whoever it was: read it
-            Err(error) => return Err(error.into()),
-        }
+    match lake.get(&key).await {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(damaged(&key)),
+        Err(LakeError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// We do if nobody was faster.
+async fn become_owner(lake: &Lake, pipeline: &PipelineName) -> Result<Owner, LedgerError> {
+    let key = keys::ledger_owner();
+    let ours = Owner {
+        pipeline: pipeline.clone(),
+        id: uuid::Uuid::new_v4().simple().to_string(),
+    };
+    let bytes = Bytes::from(encode(&key, &ours)?);
+    match lake.create(&key, bytes).await {
+        Ok(()) => return Ok(ours),
+        Err(LakeError::Exists { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let missing = || LakeError::Missing { key: key.clone() };
+    Ok(read_owner(lake).await?.ok_or_else(missing)?)
 }

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_proto::keys;
-use millrace_proto::manifest::Manifest;
+use millrace_proto::manifest::{DataFile, Manifest};
 
 use super::lake::ModelLake;
 use super::leader::{OBJECTS, record};
 use super::store::{Append, Store};
+use crate::commit::live;
 use crate::ledger::{Entry, State};
 
 /// What must hold when entries are appended to a state.
@@ -44,12 +45,22 @@ fn check_entry(state: &State, entry: &Entry, lake: &ModelLake) -> Result<(), Str
     match entry {
         Entry::Opened { .. }
         | Entry::Lost { .. }
+        | Entry::Listed { .. }
         | Entry::Dropped { .. }
         | Entry::Reached { .. }
         | Entry::Modelled { .. }
         | Entry::Swept { .. }
         | Entry::Retained { .. }
         | Entry::Released { .. } => Ok(()),
+        Entry::Planned {
+            batch,
+            compacts,
+            removes,
+            ..
+        } if !compacts.is_empty() || removes.is_some() => match state.open_batches().next() {
+            Some((open, _)) => Err(format!("upkeep {batch} was planned while batch {open} was open")),
+            None => Ok(()),
+        },
         Entry::Planned { batch, splits, .. } => {
             for split in splits {
                 let free = state.covered.get(&split.object).is_none_or(|planned| {
@@ -71,6 +82,10 @@ fn check_entry(state: &State, entry: &Entry, lake: &ModelLake) -> Result<(), Str
             Ok(())
         }
         Entry::Committed { batch, manifest, .. } => {
+            let mut open = state.open_batches().map(|(id, _)| id);
+            if let Some(before) = open.find(|open| *open < batch) {
+                return Err(format!("batch {batch} was committed before batch {before}"));
+            }
             let key = keys::manifest(batch);
             let bytes = lake
                 .look(&key)
@@ -90,7 +105,7 @@ pub(super) fn at_the_end(store: &Store, lake: &ModelLake) -> Result<(), String> 
     if state != store.state {
         return Err("the replay is another state".to_owned());
     }
-    let (mut read, mut written, mut positions) = (0, Vec::new(), BTreeMap::new());
+    let mut manifests = Vec::new();
     for (id, batch) in state.committed() {
         let bytes = lake
             .look(&keys::manifest(id))
@@ -107,38 +122,97 @@ pub(super) fn at_the_end(store: &Store, lake: &ModelLake) -> Result<(), String> 
                 "invariant 1: batch {id} read other positions than planned"
             ));
         }
-        read += manifest.total().read;
-        for object in manifest.objects() {
-            let bytes = lake.look(&object.key);
-            let digest = bytes.map(|bytes| blake3::hash(&bytes).to_hex().to_string());
-            if digest.as_ref() != Some(&object.digest) {
-                return Err(format!("invariant 3: `{}` is gone or changed", object.key));
+        manifests.push(manifest);
+    }
+    if state.open_batches().count() > 0 {
+        return Err("a batch was left open".to_owned());
+    }
+    objects(&state, &manifests, lake)?;
+    positions(&manifests)?;
+    rows(&state, &manifests, lake)
+}
+
+/// Every object that counts is as it was written; one that does not may be gone.
+fn objects(state: &State, manifests: &[Manifest], lake: &ModelLake) -> Result<(), String> {
+    let is_swept = |manifest: &&Manifest| {
+        state
+            .batches
+            .get(&manifest.batch)
+            .is_some_and(|batch| batch.swept)
+    };
+    let swept: BTreeSet<&str> = manifests
+        .iter()
+        .filter(is_swept)
+        .flat_map(|manifest| manifest.replaces.objects())
+        .map(|object| object.key.as_str())
+        .collect();
+    let replaced = live::replaced(manifests);
+    for object in manifests.iter().flat_map(Manifest::objects) {
+        let bytes = lake.look(&object.key);
+        let digest = bytes.map(|bytes| blake3::hash(&bytes).to_hex().to_string());
+        let (is_there, is_right) = (digest.is_some(), digest.as_ref() == Some(&object.digest));
+        if swept.contains(object.key.as_str()) {
+            if is_there {
+                return Err(format!("`{}` is swept, and there", object.key));
             }
+        } else if !is_right && (is_there || !replaced.contains(object.key.as_str())) {
+            return Err(format!("invariant 3: `{}` is gone or changed", object.key));
         }
-        for file in &manifest.files {
-            let keys: Vec<u64> = serde_json::from_slice(&lake.look(&file.object.key).unwrap_or_default())
-                .map_err(|error| error.to_string())?;
-            written.extend(keys);
-        }
+    }
+    Ok(())
+}
+
+/// Every position was read once.
+fn positions(manifests: &[Manifest]) -> Result<(), String> {
+    let (mut read, mut positions) = (0, BTreeMap::new());
+    for manifest in manifests {
+        read += manifest.total().read;
         for split in &manifest.splits {
             for position in split.start..split.end {
                 *positions.entry((split.object.url.clone(), position)).or_insert(0) += 1;
             }
         }
     }
-    if state.open_batches().count() > 0 {
-        return Err("a batch was left open".to_owned());
-    }
     let total: u64 = OBJECTS.iter().sum();
     if read != total || positions.len() as u64 != total || positions.values().any(|times| *times != 1) {
         return Err(format!("invariant 6: {read} of {total} positions were read"));
     }
+    Ok(())
+}
+
+/// Every accepted key was written once, by a batch that read it. It is there still, or it has expired.
+fn rows(state: &State, manifests: &[Manifest], lake: &ModelLake) -> Result<(), String> {
+    let of = |file: &DataFile| -> Result<Vec<u64>, String> {
+        serde_json::from_slice(&lake.remember(&file.object.key)).map_err(|error| error.to_string())
+    };
+    let all = |files: &mut dyn Iterator<Item = &DataFile>| -> Result<Vec<u64>, String> {
+        let mut rows = Vec::new();
+        for file in files {
+            rows.extend(of(file)?);
+        }
+        rows.sort_unstable();
+        Ok(rows)
+    };
+    let batch_of = |manifest: &Manifest| &state.batches[&manifest.batch];
+    let reading = manifests
+        .iter()
+        .filter(|manifest| !batch_of(manifest).is_upkeep());
+    let written = all(&mut reading.flat_map(|manifest| &manifest.files))?;
     let distinct: BTreeSet<u64> = written.iter().copied().collect();
     if distinct.len() != written.len() {
         return Err("invariant 7: a key was written twice".to_owned());
     }
     if distinct != accepted() {
         return Err("invariant 7: an accepted key was not written".to_owned());
+    }
+    let expiries = manifests
+        .iter()
+        .filter(|manifest| batch_of(manifest).removes.is_some());
+    let gone = expiries.flat_map(|manifest| &manifest.replaces.files);
+    let counts = live::files(manifests).into_iter().map(|(_, file)| file);
+    let left = all(&mut counts.chain(gone))?;
+    if left != written {
+        return Err("a compaction lost a row, or doubled one".to_owned());
     }
     Ok(())
 }

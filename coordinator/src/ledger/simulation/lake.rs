@@ -1,6 +1,6 @@
 //! The model of the lake: a store in memory that counts every name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use futures::FutureExt;
@@ -21,6 +21,8 @@ use crate::lake::Lake;
 pub(super) struct ModelLake {
     objects: InMemory,
     names: Mutex<BTreeSet<String>>,
+    /// What every object held first, also those that are deleted.
+    history: Mutex<BTreeMap<String, Vec<u8>>>,
     fault: Mutex<Option<String>>,
     broken: Broken,
 }
@@ -30,6 +32,7 @@ impl ModelLake {
         Self {
             objects: InMemory::new(),
             names: Mutex::default(),
+            history: Mutex::default(),
             fault: Mutex::default(),
             broken,
         }
@@ -45,6 +48,11 @@ impl ModelLake {
         got.now_or_never()?.ok().map(|bytes| bytes.to_vec())
     }
 
+    /// What an object held, also if it is deleted.
+    pub(super) fn remember(&self, key: &str) -> Vec<u8> {
+        self.history.lock().get(key).cloned().unwrap_or_default()
+    }
+
     /// Puts an object, at once.
     fn put(&self, path: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
         let is_manifest = path.as_ref().starts_with("manifests/");
@@ -52,6 +60,10 @@ impl ModelLake {
             let fault = format!("invariant 3: object `{path}` was written twice");
             self.fault.lock().get_or_insert(fault);
             options.mode = PutMode::Overwrite;
+        }
+        if !is_manifest {
+            let bytes: Vec<u8> = payload.iter().flat_map(|part| part.to_vec()).collect();
+            self.history.lock().entry(path.to_string()).or_insert(bytes);
         }
         if self.broken == Broken::PutIfAbsent {
             options.mode = PutMode::Overwrite;

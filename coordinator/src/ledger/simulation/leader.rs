@@ -1,25 +1,32 @@
-//! A leader: campaigns, opens the ledger, finishes what is open, plans what is new. And an engine that is as simple
-//! as one can be: each record is a function of its position.
+//! A leader: campaigns, opens the ledger, finishes what is open, plans what is new, compacts and expires what is complete. And
+//! an engine that is as simple as one can be: each record is a function of its position.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::spec::{self, model::Pipeline};
 use millrace_proto::ids::{Attempt, BatchId, JobId};
 use millrace_proto::keys::TaskNames;
 use millrace_proto::manifest::{DataFile, KeyFile, SplitCounts, TaskReport, WrittenObject};
 use millrace_proto::split::{InputObject, Split};
+use parking_lot::Mutex;
 
 use super::store::ModelLedger;
 use super::{Broken, World, lake, step};
-use crate::commit;
+use crate::ahead::Ahead;
+use crate::commit::live;
+use crate::compaction::{self, Rewrite, Rewritten, Selection};
 use crate::enrich::Snapshots;
-use crate::job::RunError;
+use crate::hours::{self, PartitionTime};
+use crate::job::{RunError, unread};
 use crate::lake::Lake;
 use crate::ledger::{LedgerError, State};
 use crate::lifecycle::Batches;
+use crate::retention::{self, RetentionError};
 use crate::split::next_batch;
 
 /// Positions of each input object.
@@ -28,6 +35,8 @@ pub(super) const OBJECTS: [u64; 3] = [40, 25, 33];
 const BATCH: u64 = 22;
 /// Positions of a split.
 const SPLIT: u64 = 9;
+/// The job after which all that is written is too old.
+const EXPIRES_AFTER: usize = 1;
 
 /// What a record is. All are of one hour.
 pub(super) struct Record {
@@ -75,10 +84,14 @@ dedup: {key: [key]}
 privacy: {clear_in: [dev], hash_key: a-key-of-thirty-two-characters-xx}
 partition: {time: time, by: [date, hour]}
 lake: {url: ./lake}
+retention: {lake: 1h}
 ";
         let none = |_: &Path| Err(std::io::Error::other("there are no files"));
         let loaded = spec::load(text, "p.yaml", Path::new("/"), &|_| None, &none);
-        Arc::new(loaded.unwrap_or_else(|report| panic!("{report:?}")))
+        let mut pipeline = loaded.unwrap_or_else(|report| panic!("{report:?}"));
+        // No file may say so: replaced files are deleted at once.
+        pipeline.retention.replaced_seconds = 0;
+        Arc::new(pipeline)
     });
     Arc::clone(&PIPELINE)
 }
@@ -116,7 +129,6 @@ pub(super) async fn lead(world: Arc<World>, process: u64) -> bool {
 
 async fn run(world: &Arc<World>, epoch: u64) -> Result<(), RunError> {
     let ledger = ModelLedger::open(world, epoch).await?;
-    let job = JobId::try_from("j".to_owned())?;
     let mut batches = Batches {
         pipeline: pipeline(),
         lake: lake::reach(world),
@@ -124,52 +136,209 @@ async fn run(world: &Arc<World>, epoch: u64) -> Result<(), RunError> {
         environment: None,
         hook: Arc::new(|_| {}),
         reached: Vec::new(),
+        beside: Vec::new(),
         snapshots: Snapshots::default(),
     };
-    for (id, batch) in batches.open() {
+    finish_interrupted(world, &mut batches).await?;
+    for job in 0..OBJECTS.len() {
+        read_all(world, &mut batches, job).await?;
+        upkeep(world, &mut batches, job).await?;
+    }
+    Ok(())
+}
+
+/// What an earlier leader left behind.
+async fn finish_interrupted(world: &World, batches: &mut Batches) -> Result<(), RunError> {
+    let open = batches.open();
+    if open.len() > 1 {
+        world.store.lock().two_open += 1;
+    }
+    for (id, batch) in open {
+        if batch.is_upkeep() {
+            world.store.lock().upkeep_left += 1;
+            compaction::settle_by(batches, &id, &Model { broken: world.broken }).await?;
+            continue;
+        }
         if batches.adopt(&id, &batch.splits).await?.is_some() {
             world.store.lock().adopted += 1;
             continue;
         }
         let attempt = batches.start(&id).await?;
-        let reports = attempt_of(world, &batches, &id, attempt, &batch.splits).await?;
+        let keys = key_files(&batches.lake, batches.ledger.state()).await?;
+        let flight = Flight {
+            id,
+            attempt,
+            splits: batch.splits,
+        };
+        let reports = attempt_of(world.broken, &batches.lake, &flight, &keys).await?;
         batches
-            .publish(&job, &id, attempt, &batch.splits, reports)
+            .publish(&batch.job, &flight.id, attempt, &flight.splits, reports)
             .await?;
     }
+    Ok(())
+}
+
+/// A batch on its way.
+struct Flight {
+    id: BatchId,
+    attempt: Attempt,
+    splits: Vec<Split>,
+}
+
+/// One job: an object, batch by batch. Each is read while the one before it is committed.
+async fn read_all(world: &World, batches: &mut Batches, number: usize) -> Result<(), RunError> {
+    let job = JobId::try_from(format!("j{number}"))?;
+    let input: Vec<Split> = input()
+        .into_iter()
+        .filter(|split| split.object.url == format!("model://{number}"))
+        .collect();
+    let mut before: Option<(Flight, Vec<TaskReport>)> = None;
     loop {
         let covered = &batches.ledger.state().covered;
-        let splits = next_batch(&input(), covered, BATCH, &|split| split.end - split.start);
+        let splits = next_batch(&input, covered, BATCH, &|split| split.end - split.start);
         if splits.is_empty() {
+            let Some((flight, reports)) = before else {
+                return Ok(());
+            };
+            batches
+                .publish(&job, &flight.id, flight.attempt, &flight.splits, reports)
+                .await?;
             return Ok(());
         }
         let (id, attempt) = batches.plan(&job, &splits, Vec::new()).await?;
-        let reports = attempt_of(world, &batches, &id, attempt, &splits).await?;
-        batches.publish(&job, &id, attempt, &splits, reports).await?;
+        let flight = Flight { id, attempt, splits };
+        let reports = match before.take() {
+            Some(before) => behind(world, batches, &job, before, &flight).await?,
+            None => {
+                let keys = key_files(&batches.lake, batches.ledger.state()).await?;
+                attempt_of(world.broken, &batches.lake, &flight, &keys).await?
+            }
+        };
+        before = Some((flight, reports));
     }
+}
+
+/// An attempt whose tasks wait for the keys of the batch before it, which is committed meanwhile.
+async fn behind(
+    world: &World,
+    batches: &mut Batches,
+    job: &JobId,
+    (before, reports): (Flight, Vec<TaskReport>),
+    flight: &Flight,
+) -> Result<Vec<TaskReport>, RunError> {
+    world.store.lock().ahead += 1;
+    let ahead = Ahead::of(&before.id, before.attempt, &reports);
+    let committed = key_files(&batches.lake, batches.ledger.state()).await?;
+    let keys = if world.broken == Broken::AheadKeys {
+        committed
+    } else {
+        ahead.after(&committed)
+    };
+    let lake = batches.lake.clone();
+    // Whether the attempt before was committed, once that is known.
+    let told: Mutex<Option<bool>> = Mutex::new(None);
+    let running = async {
+        loop {
+            step().await;
+            match *told.lock() {
+                None => {}
+                Some(false) => return Ok(None),
+                Some(true) => break,
+            }
+        }
+        attempt_of(world.broken, &lake, flight, &keys).await.map(Some)
+    };
+    let landing = async {
+        let landed = batches
+            .publish(job, &before.id, before.attempt, &before.splits, reports)
+            .await;
+        let counts = landed.as_ref().is_ok_and(|landed| ahead.is(&landed.manifest));
+        *told.lock() = Some(counts);
+        landed
+    };
+    let (ran, landed) = futures::join!(running, landing);
+    landed?;
+    if let Some(reports) = ran? {
+        return Ok(reports);
+    }
+    // Another attempt was committed: this one begins again, behind that.
+    let keys = key_files(&batches.lake, batches.ledger.state()).await?;
+    world.store.lock().behind_another += 1;
+    let attempt = batches.start(&flight.id).await?;
+    let again = Flight {
+        id: flight.id.clone(),
+        attempt,
+        splits: flight.splits.clone(),
+    };
+    let reports = attempt_of(world.broken, &lake, &again, &keys).await?;
+    Ok(reports)
+}
+
+/// What a lane does when a job is over: the hour is complete, compacted, and, once, too old.
+async fn upkeep(world: &World, batches: &mut Batches, number: usize) -> Result<(), RunError> {
+    let everything = PartitionTime {
+        partition: hours::OBJECTS.to_owned(),
+        time_us: Some(i64::MAX),
+    };
+    batches.reach(vec![everything]).await?;
+    let model = Model { broken: world.broken };
+    loop {
+        match compaction::step_by(batches, &model).await {
+            Ok(Some(_)) => world.store.lock().compacted += 1,
+            Ok(None) => break,
+            Err(error @ (RunError::Lake(_) | RunError::Commit { .. })) => {
+                give_up_upkeep(batches).await?;
+                tracing::debug!(%error, "a compaction failed");
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    compaction::sweep(batches).await?;
+    if number == EXPIRES_AFTER {
+        let expired = retention::expire(batches, "simulation", i64::MAX / 2).await;
+        let expired = expired.map_err(|error| match error {
+            RetentionError::Run(error) => *error,
+            RetentionError::Warehouse(_) | RetentionError::Rows(_) | RetentionError::Hold(_) => {
+                panic!("{error}")
+            }
+        })?;
+        world.store.lock().expired += expired.batches;
+    }
+    Ok(())
+}
+
+async fn give_up_upkeep(batches: &mut Batches) -> Result<(), RunError> {
+    for (id, _) in batches.open().into_iter().filter(|(_, batch)| batch.is_upkeep()) {
+        compaction::give_up(batches, &id).await?;
+    }
+    Ok(())
 }
 
 /// Two tasks read the splits; keys that are committed, or that the other task has claimed, are duplicates.
 async fn attempt_of(
-    world: &World,
-    batches: &Batches,
-    batch: &BatchId,
-    mut attempt: Attempt,
-    splits: &[Split],
+    broken: Broken,
+    lake: &Lake,
+    flight: &Flight,
+    keys: &[KeyFile],
 ) -> Result<Vec<TaskReport>, RunError> {
-    if world.broken == Broken::AttemptNames {
+    let mut attempt = flight.attempt;
+    if broken == Broken::AttemptNames {
         attempt = Attempt { epoch: 0, number: 1 };
     }
-    let mut claimed = committed_keys(&batches.lake, batches.ledger.state()).await?;
+    let mut claimed = BTreeSet::new();
+    for file in keys {
+        claimed.extend(read_keys(lake, &file.object).await?);
+    }
     let mut reports = Vec::new();
-    for (task, splits) in splits.chunks(2).enumerate() {
+    for (task, splits) in flight.splits.chunks(2).enumerate() {
         let names = TaskNames {
-            batch: batch.clone(),
+            batch: flight.id.clone(),
             attempt,
             task: u32::try_from(task).unwrap(),
             run: String::new(),
         };
-        reports.push(run_task(&batches.lake, &names, splits, &mut claimed).await?);
+        reports.push(run_task(lake, &names, splits, &mut claimed).await?);
     }
     Ok(reports)
 }
@@ -229,20 +398,83 @@ async fn put(lake: &Lake, key: String, bytes: &[u8], rows: u64) -> Result<Writte
     })
 }
 
-async fn committed_keys(lake: &Lake, state: &State) -> Result<BTreeSet<u64>, RunError> {
-    let mut keys = BTreeSet::new();
-    for (id, batch) in state.committed() {
-        let digest = batch.manifest.as_deref().unwrap_or_default();
-        let manifest = commit::committed(lake, id, digest).await;
-        let manifest = manifest.map_err(|source| RunError::Commit {
-            batch: id.clone(),
-            source,
-        })?;
-        for file in &manifest.keys {
-            let bytes = lake.get(&file.object.key).await?;
-            let written: Vec<u64> = serde_json::from_slice(&bytes).unwrap();
-            keys.extend(written);
+/// The key files that count.
+async fn key_files(lake: &Lake, state: &State) -> Result<Vec<KeyFile>, RunError> {
+    let manifests = live::manifests(lake, state)
+        .await
+        .map_err(|error| unread(*error))?;
+    Ok(live::key_files(&manifests).into_iter().cloned().collect())
+}
+
+async fn read_keys(lake: &Lake, object: &WrittenObject) -> Result<Vec<u64>, RunError> {
+    let bytes = lake.get(&object.key).await?;
+    Ok(serde_json::from_slice(&bytes).unwrap())
+}
+
+/// Rewrites the model's files.
+struct Model {
+    broken: Broken,
+}
+
+impl Rewrite for Model {
+    fn rewrite<'a>(
+        &'a self,
+        batches: &'a Batches,
+        id: &'a BatchId,
+        attempt: Attempt,
+        selection: &'a Selection,
+    ) -> BoxFuture<'a, Result<Rewritten, RunError>> {
+        async move {
+            let lake = &batches.lake;
+            let names = TaskNames {
+                batch: id.clone(),
+                attempt,
+                task: 0,
+                run: String::new(),
+            };
+            let mut report = TaskReport::default();
+            let (mut rows, mut keys) = (Vec::new(), Vec::new());
+            for file in &selection.files {
+                rows.extend(read_keys(lake, &file.object).await?);
+            }
+            for file in &selection.keys {
+                keys.extend(read_keys(lake, &file.object).await?);
+            }
+            if let Some(file) = selection.files.first() {
+                let object = put(
+                    lake,
+                    names.data(&[], 0),
+                    &serde_json::to_vec(&rows).unwrap(),
+                    rows.len() as u64,
+                )
+                .await?;
+                report.files.push(DataFile {
+                    object,
+                    ..file.clone()
+                });
+            }
+            if let Some(file) = selection.keys.first() {
+                if self.broken == Broken::CompactedKeys {
+                    keys.pop();
+                    keys.push(u64::MAX);
+                }
+                let object = put(
+                    lake,
+                    names.keys("h", 0),
+                    &serde_json::to_vec(&keys).unwrap(),
+                    keys.len() as u64,
+                )
+                .await?;
+                report.keys.push(KeyFile {
+                    object,
+                    ..file.clone()
+                });
+            }
+            Ok(Rewritten {
+                files: selection.files.clone(),
+                report,
+            })
         }
+        .boxed()
     }
-    Ok(keys)
 }

@@ -7,6 +7,7 @@ use millrace_proto::ids::{Attempt, BatchId, JobId};
 use millrace_proto::manifest::Snapshot;
 use serde::{Deserialize, Serialize};
 
+use crate::dedup::KeyList;
 use crate::spec::model::Pipeline;
 use crate::spec::{self, Report};
 
@@ -67,4 +68,7 @@ pub struct AttemptSpec {
     /// The snapshots that it looks up in: those that were fixed with the batch's positions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<Snapshot>,
+    /// The list of every committed key file, where the plan does not carry them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<KeyList>,
 }

@@ -64,11 +64,11 @@ pub(super) fn make(
     prepared: &Prepared,
     workplace: &Workplace,
 ) -> Result<Travelling, PlanError> {
-    let keys = KeyIndex::layer(
-        Arc::clone(&prepared.keys),
-        attempt.batch.clone(),
-        extra.keys.clone(),
-    );
+    let (committed, batch) = (Arc::clone(&prepared.keys), attempt.batch.clone());
+    let keys = match &attempt.keys {
+        Some(list) => KeyIndex::layer_listed(committed, batch, list.clone()),
+        None => KeyIndex::layer(committed, batch, extra.keys.clone()),
+    };
     let tools = Tools {
         stores: Arc::clone(&prepared.stores),
         keys: Arc::new(keys),

@@ -30,6 +30,7 @@ use super::claims::Question;
 use super::files::stream_keys;
 pub use super::files::{encode_keys, keys_between, read_keys};
 use super::grouping::Groups;
+use super::listed::{KeyList, Listed};
 use super::set::{KeySet, SHARDS};
 
 /// The committed and the claimed keys of a lake, by event hour.
@@ -51,7 +52,7 @@ pub struct KeyIndex {
 /// A process's index of what is committed, and the files that it must know first.
 struct Below {
     index: Arc<KeyIndex>,
-    files: Vec<KeyFile>,
+    files: Listed,
     /// Whose list that is.
     batch: BatchId,
     learnt: OnceCell<()>,
@@ -64,6 +65,8 @@ struct State {
     known: HashSet<String>,
     /// The batch with the newest list of them: those of the batches before it are older.
     newest: Option<BatchId>,
+    /// Digest of the list that was learnt last; empty for files that came without one.
+    list: String,
     /// Memory of all hours' sets.
     bytes: usize,
     /// Counts openings: the clock of "used longest ago".
@@ -141,6 +144,16 @@ impl KeyIndex {
     /// that count for the batch. Nothing that is claimed in it reaches `committed`.
     #[must_use]
     pub fn layer(committed: Arc<Self>, batch: BatchId, files: Vec<KeyFile>) -> Self {
+        Self::over(committed, batch, Listed::Here(files))
+    }
+
+    /// The same, once it has learnt of the files that an object lists.
+    #[must_use]
+    pub fn layer_listed(committed: Arc<Self>, batch: BatchId, list: KeyList) -> Self {
+        Self::over(committed, batch, Listed::There(list))
+    }
+
+    fn over(committed: Arc<Self>, batch: BatchId, files: Listed) -> Self {
         Self {
             store: Arc::clone(&committed.store),
             root: committed.root.clone(),
@@ -157,6 +170,20 @@ impl KeyIndex {
         }
     }
 
+    async fn learn_listed(&self, batch: &BatchId, listed: &Listed) -> Result<(), DedupError> {
+        let list = match listed {
+            Listed::Here(files) => return self.learn(batch, files).await,
+            Listed::There(list) => list,
+        };
+        if self.state.lock().list == list.digest {
+            return Ok(());
+        }
+        let files = list.read(&self.store, &self.root).await?;
+        self.learn(batch, &files).await?;
+        self.state.lock().list.clone_from(&list.digest);
+        Ok(())
+    }
+
     /// Takes in the key files that are committed before a batch, all of them; those that it knows already are passed over.
     /// An hour that is in memory takes in the keys of its new files; one of whose files some were replaced by a compaction or
     /// an expiry is read anew when it is needed.
@@ -171,6 +198,7 @@ impl KeyIndex {
             if !state.forget_replaced(batch, files) {
                 return Ok(());
             }
+            state.list.clear();
             for file in files {
                 if !state.known.insert(file.object.key.clone()) {
                     continue;
@@ -366,7 +394,10 @@ impl KeyIndex {
             let Below {
                 index, files, batch, ..
             } = below;
-            below.learnt.get_or_try_init(|| index.learn(batch, files)).await?;
+            below
+                .learnt
+                .get_or_try_init(|| index.learn_listed(batch, files))
+                .await?;
             let below = Some(Box::pin(index.open_shared(hour)).await?);
             let set = KeySet::with_capacity(0);
             return Ok(Arc::new(Hour {

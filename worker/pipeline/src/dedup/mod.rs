@@ -30,11 +30,13 @@ mod grouping;
 mod hash;
 pub mod index;
 pub mod key;
+mod listed;
 mod set;
 #[cfg(test)]
 mod tests;
 
 pub use index::KeyIndex;
+pub use listed::KeyList;
 
 use millrace_proto::manifest::KeyFile;
 
@@ -90,6 +92,32 @@ pub enum DedupError {
     /// Nobody said whether a key is new.
     #[error("keys could not be claimed")]
     Claim(#[from] claims::ClaimError),
+    /// The list of committed key files cannot be read.
+    #[error("could not read `{key}`, the list of committed key files")]
+    List {
+        /// The object's key.
+        key: String,
+        /// Cause.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The list is not the one that the plan names.
+    #[error(
+        "`{key}`, the list of committed key files, was changed: its bytes do not have the digest in its name"
+    )]
+    ListChanged {
+        /// The object's key.
+        key: String,
+    },
+    /// The list cannot be understood.
+    #[error("`{key}`, the list of committed key files, is damaged")]
+    ListDamaged {
+        /// The object's key.
+        key: String,
+        /// What the parser says.
+        #[source]
+        source: serde_json::Error,
+    },
     /// Keys could not be written as a file, or bytes are no key file.
     #[error("keys do not form a key file")]
     Format(#[from] parquet::errors::ParquetError),
@@ -113,10 +141,13 @@ impl DedupError {
         match self {
             Self::Read { source, .. } => matches!(source, parquet::errors::ParquetError::External(_)),
             Self::Claim(error) => error.is_retryable(),
+            Self::List { .. } => true,
             Self::KeyType { .. }
             | Self::Input { .. }
             | Self::Path { .. }
             | Self::Rows { .. }
+            | Self::ListChanged { .. }
+            | Self::ListDamaged { .. }
             | Self::Format(_)
             | Self::Arrow(_) => false,
         }

@@ -1,0 +1,82 @@
+//! The next batch of a job is read while the last one is being committed.
+
+use millrace_loadtest::proxy::{Fault, Proxy};
+
+use crate::sandbox::Sandbox;
+
+const SOURCE: &str = r#"s3: {url: "s3://millrace/raw/shop/", format: json}"#;
+const EVENTS: u64 = 40_000;
+
+/// A leader whose first manifest does not get through, and a worker that has read the second batch all the same. The proxy
+/// lets the leader's writes through when it is told to.
+fn with_a_manifest_on_its_way() -> (Sandbox, Proxy, String) {
+    let mut sandbox = Sandbox::start(1, 0);
+    let (leaders, workers) = (
+        Proxy::start(sandbox.s3()).unwrap(),
+        Proxy::start(sandbox.s3()).unwrap(),
+    );
+    workers.set(Fault::Hold, 1);
+    sandbox.coordinator("leader", &[("AWS_ENDPOINT_URL", &leaders.endpoint())]);
+    sandbox.worker("worker-1", &[("AWS_ENDPOINT_URL", &workers.endpoint())]);
+    sandbox.has_workers(1);
+    sandbox.upload("shop", EVENTS, 51);
+    sandbox.apply("shop", SOURCE);
+    let job = sandbox.submit("shop", &[]);
+    sandbox.at_work("worker-1");
+    leaders.set(Fault::HoldWrites, 1);
+    workers.set(Fault::None, 1);
+    sandbox.until("the next batch is read", |sandbox| {
+        let ahead = "millrace_batches_read_ahead_total{";
+        (sandbox.metric("leader", ahead)? >= 1.0).then_some(())
+    });
+    // It has tasks, and gets no further than the first key.
+    sandbox.has_result("worker-1", 1);
+    sandbox.at_work("worker-1");
+    assert!(leaders.fired() > 0, "the manifest got through");
+    assert_eq!(sandbox.job(&job)["events_read"], 0, "something is committed");
+    (sandbox, leaders, job)
+}
+
+fn finishes(sandbox: &Sandbox, job: &str) {
+    let done = sandbox.done(job);
+    assert_eq!(done["events_read"], EVENTS, "{done}");
+    sandbox.judge("shop", "shop");
+}
+
+#[test]
+fn a_batch_is_read_while_the_one_before_it_is_committed() {
+    let (sandbox, proxy, job) = with_a_manifest_on_its_way();
+    proxy.set(Fault::None, 1);
+    finishes(&sandbox, &job);
+    assert_eq!(
+        sandbox.logged("leader", "an attempt failed"),
+        0,
+        "what was read ahead was read again"
+    );
+}
+
+/// Its last request arrives when another leads already, and has begun with both batches.
+#[test]
+fn a_leader_may_die_with_a_batch_on_its_way_and_the_next_one_read() {
+    let (mut sandbox, proxy, job) = with_a_manifest_on_its_way();
+    sandbox.kill("leader");
+    sandbox.coordinator("heir", &[]);
+    sandbox.until("the heir finishes what it found", |sandbox| {
+        (sandbox.logged("heir", "an interrupted batch is finished") > 0).then_some(())
+    });
+    proxy.set(Fault::None, 1);
+    finishes(&sandbox, &job);
+}
+
+/// Cancelled with both under way: the first is committed, the second given up, and a second try takes the rest.
+#[test]
+fn a_job_may_be_cancelled_with_two_batches_under_way() {
+    let (sandbox, proxy, job) = with_a_manifest_on_its_way();
+    sandbox.json(&["job", "cancel", &job]);
+    proxy.set(Fault::None, 1);
+    sandbox.until("the second batch is given up", |sandbox| {
+        (sandbox.logged("leader", "the batch is given up") > 0).then_some(())
+    });
+    sandbox.json(&["job", "retry", &job]);
+    finishes(&sandbox, &job);
+}
