@@ -124,8 +124,12 @@ pub(super) fn at_the_end(store: &Store, lake: &ModelLake) -> Result<(), String> 
         }
         manifests.push(manifest);
     }
-    if state.open_batches().count() > 0 {
-        return Err("a batch was left open".to_owned());
+    let open: Vec<String> = state
+        .open_batches()
+        .map(|(id, batch)| format!("{id} of {}: {:?}", batch.job, batch.state))
+        .collect();
+    if !open.is_empty() {
+        return Err(format!("batches were left open: {}", open.join(", ")));
     }
     objects(&state, &manifests, lake)?;
     positions(&manifests)?;

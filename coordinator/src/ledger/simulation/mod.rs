@@ -96,10 +96,12 @@ impl Random {
 /// Lets the scheduler decide who goes on.
 async fn step() {
     let mut stepped = false;
-    std::future::poll_fn(|_| {
+    std::future::poll_fn(|context| {
         if std::mem::replace(&mut stepped, true) {
             Poll::Ready(())
         } else {
+            // The scheduler polls whom it likes; futures that wait side by side in one process are polled when they wake.
+            context.waker().wake_by_ref();
             Poll::Pending
         }
     })
