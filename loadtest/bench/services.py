@@ -23,7 +23,6 @@ ROOT = HERE.parent.parent
 LOCAL = ROOT / "deploy" / "local"
 EXAMPLE = ROOT / "client" / "examples" / "shop"
 HASH_KEY = "a key for benchmarks only, 32 bytes or more"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Services:
@@ -123,12 +122,8 @@ class Services:
         return subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
 
     def cpu(self):
-        """CPU seconds of our processes, and of nobody else's."""
-        ticks = 0
-        for process in self.processes:
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / TICKS
+        """CPU seconds of our processes, and of nobody else's: by their clocks, since /proc counts whole ticks for whoever wakes at one."""
+        return sum(time.clock_gettime(~process.pid << 3 | 2) for process in self.processes)
 
     def curl(self, *arguments):
         subprocess.run(["curl", "-fsS", "-o", "/dev/null", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user",

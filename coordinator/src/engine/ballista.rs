@@ -43,7 +43,7 @@ use millrace_proto::split::Split;
 use millrace_proto::tls::Tls;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 
@@ -55,8 +55,10 @@ use crate::workers::Workers;
 
 /// Largest message between scheduler and workers: plans name every split.
 pub const MESSAGE_BYTES: usize = 128 << 20;
-/// How often a running attempt is looked at.
-const POLL_EVERY: Duration = Duration::from_millis(5);
+/// How often a running attempt is looked at when the scheduler says nothing: it may leave out what it has no room for.
+const POLL_EVERY: Duration = Duration::from_millis(25);
+/// News of an attempt that wait to be heard.
+const NEWS: usize = 64;
 /// How often it is looked whether its keepers are there.
 const KEEPERS_EVERY: Duration = Duration::from_millis(250);
 /// A worker that has not polled for so long is taken for dead, whatever else it says, in seconds.
@@ -317,9 +319,10 @@ impl Ballista {
         stop: &watch::Receiver<bool>,
     ) -> Result<(), EngineError> {
         let context = Arc::new(SessionContext::new_with_config(session_config()));
+        let (tell, mut news) = mpsc::channel(NEWS);
         let job = self
             .scheduler
-            .submit_physical_plan(&name.to_string(), context, plan, None)
+            .submit_physical_plan(&name.to_string(), context, plan, Some(tell))
             .await?;
         let mut stop = stop.clone();
         let manager = &self.scheduler.state.task_manager;
@@ -327,6 +330,7 @@ impl Ballista {
         let mut looked = Instant::now();
         loop {
             tokio::select! {
+                Some(_) = news.recv() => {}
                 () = tokio::time::sleep(POLL_EVERY) => {}
                 () = stopped(&mut stop) => {
                     self.scheduler.cancel_job(job).await?;
