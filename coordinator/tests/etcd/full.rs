@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{AlarmAction, AlarmType, Client, CompactionOptions, DeleteOptions};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions, DeleteOptions};
 use millrace_coordinator::etcd::EtcdError;
 use millrace_coordinator::ledger::Ledger;
 use millrace_coordinator::ledger::etcd::EtcdLedger;
@@ -32,9 +32,15 @@ async fn make_room(raw: &mut Client) {
     let physical = CompactionOptions::new().with_physical();
     raw.compact(revision, Some(physical)).await.unwrap();
     raw.defragment().await.unwrap();
-    raw.alarm(AlarmAction::Deactivate, AlarmType::Nospace, None)
-        .await
-        .unwrap();
+    // Each member has its own.
+    let alarms = raw.alarm(AlarmAction::Get, AlarmType::None, None).await.unwrap();
+    for member in alarms.alarms().iter().map(|alarm| alarm.member_id()) {
+        let mut of = AlarmOptions::new();
+        of.with_member(member);
+        raw.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(of))
+            .await
+            .unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
