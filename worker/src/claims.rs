@@ -147,22 +147,24 @@ fn refusal(error: ClaimError) -> Status {
 
 /// What a keeper's refusal means to the one who asked.
 fn refused(keeper: &Keeper, attempt: &str, status: Status) -> ClaimError {
-    match status.code() {
-        Code::NotFound => ClaimError::Gone {
-            executor_id: keeper.executor_id.clone(),
-        },
-        Code::FailedPrecondition => ClaimError::Over {
-            attempt: attempt.to_owned(),
-        },
-        Code::ResourceExhausted => ClaimError::Refused {
-            address: keeper.address.clone(),
-            reason: status.message().to_owned(),
-        },
-        // The task is run again, or it is not: the leader knows.
-        _ => ClaimError::Unanswered {
-            address: keeper.address.clone(),
-            source: Box::new(status),
-        },
+    let code = status.code();
+    if code == Code::NotFound {
+        let executor_id = keeper.executor_id.clone();
+        return ClaimError::Gone { executor_id };
+    }
+    if code == Code::FailedPrecondition {
+        let attempt = attempt.to_owned();
+        return ClaimError::Over { attempt };
+    }
+    let address = keeper.address.clone();
+    if code == Code::ResourceExhausted {
+        let reason = status.message().to_owned();
+        return ClaimError::Refused { address, reason };
+    }
+    // The task is run again, or it is not: the leader knows.
+    ClaimError::Unanswered {
+        address,
+        source: Box::new(status),
     }
 }
 
