@@ -7,9 +7,15 @@ use crate::sandbox::Sandbox;
 const SOURCE: &str = r#"s3: {url: "s3://millrace/raw/shop/", format: json}"#;
 const EVENTS: u64 = 40_000;
 
-/// A leader whose first manifest does not get through, and a worker that has read the second batch all the same. The proxy
-/// lets the leader's writes through when it is told to.
-fn with_a_manifest_on_its_way() -> (Sandbox, Proxy, String) {
+/// The ways of the leader and of the worker to S3.
+struct Ways {
+    leader: Proxy,
+    _worker: Proxy,
+}
+
+/// A leader whose first manifest does not get through, and a worker that has read the second batch all the same. The
+/// leader's writes get through when its way is told to let them.
+fn with_a_manifest_on_its_way() -> (Sandbox, Ways, String) {
     let mut sandbox = Sandbox::start(1, 0);
     let (leaders, workers) = (
         Proxy::start(sandbox.s3()).unwrap(),
@@ -33,7 +39,11 @@ fn with_a_manifest_on_its_way() -> (Sandbox, Proxy, String) {
     sandbox.at_work("worker-1");
     assert!(leaders.fired() > 0, "the manifest got through");
     assert_eq!(sandbox.job(&job)["events_read"], 0, "something is committed");
-    (sandbox, leaders, job)
+    let ways = Ways {
+        leader: leaders,
+        _worker: workers,
+    };
+    (sandbox, ways, job)
 }
 
 fn finishes(sandbox: &Sandbox, job: &str) {
@@ -44,8 +54,8 @@ fn finishes(sandbox: &Sandbox, job: &str) {
 
 #[test]
 fn a_batch_is_read_while_the_one_before_it_is_committed() {
-    let (sandbox, proxy, job) = with_a_manifest_on_its_way();
-    proxy.set(Fault::None, 1);
+    let (sandbox, ways, job) = with_a_manifest_on_its_way();
+    ways.leader.set(Fault::None, 1);
     finishes(&sandbox, &job);
     assert_eq!(
         sandbox.logged("leader", "an attempt failed"),
@@ -57,22 +67,22 @@ fn a_batch_is_read_while_the_one_before_it_is_committed() {
 /// Its last request arrives when another leads already, and has begun with both batches.
 #[test]
 fn a_leader_may_die_with_a_batch_on_its_way_and_the_next_one_read() {
-    let (mut sandbox, proxy, job) = with_a_manifest_on_its_way();
+    let (mut sandbox, ways, job) = with_a_manifest_on_its_way();
     sandbox.kill("leader");
     sandbox.coordinator("heir", &[]);
     sandbox.until("the heir finishes what it found", |sandbox| {
         (sandbox.logged("heir", "an interrupted batch is finished") > 0).then_some(())
     });
-    proxy.set(Fault::None, 1);
+    ways.leader.set(Fault::None, 1);
     finishes(&sandbox, &job);
 }
 
 /// Cancelled with both under way: the first is committed, the second given up, and a second try takes the rest.
 #[test]
 fn a_job_may_be_cancelled_with_two_batches_under_way() {
-    let (sandbox, proxy, job) = with_a_manifest_on_its_way();
+    let (sandbox, ways, job) = with_a_manifest_on_its_way();
     sandbox.json(&["job", "cancel", &job]);
-    proxy.set(Fault::None, 1);
+    ways.leader.set(Fault::None, 1);
     sandbox.until("the second batch is given up", |sandbox| {
         (sandbox.logged("leader", "the batch is given up") > 0).then_some(())
     });
