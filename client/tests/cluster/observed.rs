@@ -138,7 +138,11 @@ fn traced(sandbox: &Sandbox, collector: &Collector, job: &str) {
     assert!(named("batch").all(|span| span.parent == root.id && span.text("batch").is_some()));
     assert!(named("attempt").all(|span| batches.contains(span.parent.as_slice())));
     assert!(named("plan").all(|span| batches.contains(span.parent.as_slice())));
-    assert!(named("publish").all(|span| attempts.contains(span.parent.as_slice())));
+    // Beside the batch's attempt: the next one may run already.
+    assert!(
+        named("publish")
+            .all(|span| batches.contains(span.parent.as_slice()) && span.text("attempt").is_some())
+    );
     assert_eq!(
         (named("plan").count(), named("publish").count()),
         (batches.len(), attempts.len())

@@ -44,9 +44,12 @@ impl Sandbox {
     /// Puts the first object below `raw/<name>/` again with one line less; its name.
     pub(crate) fn rewrite(&self, name: &str) -> String {
         let file = self.event_files(name).remove(0);
-        let text = std::fs::read_to_string(&file).unwrap();
-        let (_, rest) = text.split_once('\n').unwrap();
-        self.put(&format!("raw/{name}/{}", file_name(&file)), rest.into());
+        let bytes = std::fs::read(&file).unwrap();
+        let first = bytes.iter().position(|byte| *byte == b'\n').unwrap();
+        self.put(
+            &format!("raw/{name}/{}", file_name(&file)),
+            bytes[first + 1..].into(),
+        );
         file_name(&file)
     }
 
