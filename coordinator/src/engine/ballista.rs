@@ -287,11 +287,13 @@ impl Ballista {
         Ok(reports)
     }
 
-    /// Who is to keep the claims of an attempt that begins: waits for somebody.
+    /// Who is to keep the claims of an attempt that begins: waits for somebody. Only those whom the scheduler has heard are
+    /// of the cluster: it looks at certificates where the table of workers looks at tokens.
     async fn keepers(&self, stop: &watch::Receiver<bool>) -> Result<Vec<Keeper>, EngineError> {
         let mut stop = stop.clone();
         loop {
-            let keepers = self.workers.keepers(Instant::now());
+            let mut keepers = self.workers.keepers(Instant::now());
+            keepers.retain(|keeper| self.silent_for(&keeper.executor_id).is_some());
             if !keepers.is_empty() {
                 return Ok(keepers);
             }
