@@ -31,11 +31,11 @@ const BATCH_MIB: u64 = 2;
 /// A warehouse that is behind for longer is alarmed: soon, so that stories need not wait for it.
 const SERVICE_LEVEL_SECONDS: u64 = 1;
 
-/// Runs a command on a disk of so many KiB at a folder.
+/// Runs a command on a disk of so many KiB at a folder, all of which are taken.
 const SMALL_DISK: &str = r#"kib=$1 folder=$2; shift 2
 if unshare --mount --map-root-user true 2> /dev/null; then
   exec unshare --mount --map-root-user sh -c \
-    'mount -t tmpfs -o size="$1"k tmpfs "$2" && shift 2 && exec "$@"' sh "$kib" "$folder" "$@"
+    'mount -t tmpfs -o size="$1"k tmpfs "$2" && { cat /dev/zero > "$2/taken"; shift 2; exec "$@"; }' sh "$kib" "$folder" "$@"
 fi
 trap '' XFSZ; ulimit -f $((kib * 2)); exec "$@""#;
 

@@ -54,7 +54,7 @@ pub struct Dedup {
 pub struct Apart {
     /// Who keeps them.
     pub keepers: Arc<Keepers>,
-    /// What the process is called: see [`UnaryTask::execution`].
+    /// What the process is called, among all that take part.
     pub runner: String,
 }
 
