@@ -116,6 +116,7 @@ fn coordinator() -> BTreeMap<String, Served> {
     };
     metrics.committed(&manifest, Some(1), true);
     metrics.dropped("shop");
+    metrics.read_ahead("shop");
     metrics.attempt_failed("shop");
     metrics.lost("shop", "retention", 1);
     metrics.removed("shop", "lake", Why::Expired, 1);
