@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use millrace_client::v1;
 use millrace_coordinator::handoff::Known;
-use millrace_coordinator::handoff::report::{Finding, report};
+use millrace_coordinator::handoff::report::report;
 use millrace_coordinator::ledger::Ledger;
 use millrace_coordinator::ledger::embedded::EmbeddedLedger;
 use serde_json::{Value, json};
@@ -90,24 +90,7 @@ fn of_lake(opened: &Opened) -> Result<v1::ReportWarehouseResponse> {
         };
         Ok::<_, anyhow::Error>(report(&opened.pipeline, &opened.lake, &known).await?)
     })?;
-    let fact = |(name, value)| v1::WarehouseFact { name, value };
-    let finding = |finding: Finding| v1::WarehouseFinding {
-        level: finding.level.name().to_owned(),
-        what: finding.what,
-        found: finding.found,
-        wanted: finding.wanted,
-        statement: finding.statement,
-    };
-    Ok(v1::ReportWarehouseResponse {
-        warehouse: report.warehouse.to_owned(),
-        table: report.table,
-        exists: report.exists,
-        facts: report.facts.into_iter().map(fact).collect(),
-        findings: report.findings.into_iter().map(finding).collect(),
-        waiting: report.waiting,
-        unfinished: report.unfinished,
-        held: report.held,
-    })
+    Ok(report.into())
 }
 
 fn json(name: &str, report: &v1::ReportWarehouseResponse) -> Value {

@@ -80,7 +80,7 @@ impl HandoffService for Handoffs {
         let (pipeline, lake, known) = self.0.known(&message.pipeline).await?;
         let report = report(&pipeline, &lake, &known).await;
         let report = report.map_err(|error| refused(&error, &message.pipeline))?;
-        Ok(Response::new(told(report)))
+        Ok(Response::new(report.into()))
     }
 
     async fn release_batch(
@@ -241,23 +241,25 @@ fn decision(decision: &Decision) -> v1::Decision {
     }
 }
 
-fn told(report: Report) -> v1::ReportWarehouseResponse {
-    let fact = |(name, value)| v1::WarehouseFact { name, value };
-    let finding = |finding: Finding| v1::WarehouseFinding {
-        level: finding.level.name().to_owned(),
-        what: finding.what,
-        found: finding.found,
-        wanted: finding.wanted,
-        statement: finding.statement,
-    };
-    v1::ReportWarehouseResponse {
-        warehouse: report.warehouse.to_owned(),
-        table: report.table,
-        exists: report.exists,
-        facts: report.facts.into_iter().map(fact).collect(),
-        findings: report.findings.into_iter().map(finding).collect(),
-        waiting: report.waiting,
-        unfinished: report.unfinished,
-        held: report.held,
+impl From<Report> for v1::ReportWarehouseResponse {
+    fn from(report: Report) -> Self {
+        let fact = |(name, value)| v1::WarehouseFact { name, value };
+        let finding = |finding: Finding| v1::WarehouseFinding {
+            level: finding.level.name().to_owned(),
+            what: finding.what,
+            found: finding.found,
+            wanted: finding.wanted,
+            statement: finding.statement,
+        };
+        Self {
+            warehouse: report.warehouse.to_owned(),
+            table: report.table,
+            exists: report.exists,
+            facts: report.facts.into_iter().map(fact).collect(),
+            findings: report.findings.into_iter().map(finding).collect(),
+            waiting: report.waiting,
+            unfinished: report.unfinished,
+            held: report.held,
+        }
     }
 }
