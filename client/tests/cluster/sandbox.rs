@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -643,8 +644,19 @@ pub(crate) fn root() -> PathBuf {
         .to_path_buf()
 }
 
-/// A port that nobody uses now. The system hands the same one out again only after many others.
+/// The first port that may be taken, and how many may: below those that the kernel hands to clients and those of services,
+/// so that nobody comes in between.
+const PORTS: u16 = 10_000;
+
+/// A port that nobody uses now.
 fn free_port() -> u16 {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
+    static TURN: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % u32::from(PORTS)).unwrap();
+    loop {
+        let turn = start.wrapping_add(TURN.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS + turn % PORTS;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
