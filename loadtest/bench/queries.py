@@ -118,6 +118,7 @@ class Bench:
         self.psql(self.ddl())
         # One day after the other, as they come; two at once would mix the days in the table's pages.
         for day in range(self.options.days):
+            self.psql(self.partition(day))
             self.psql(self.events(day))
             note(f"day {day + 1} of {self.options.days}")
         self.psql("VACUUM (ANALYZE) analytics.shop")
@@ -127,7 +128,9 @@ class Bench:
                 note(model)
         for model in MODELS:
             self.psql(f"VACUUM (ANALYZE) analytics.{model}")
-        size = lambda table: int(self.psql(f"SELECT pg_total_relation_size('analytics.{table}')"))
+        size = lambda table: int(self.psql(
+            f"SELECT pg_total_relation_size(t.oid) + coalesce(sum(pg_total_relation_size(inhrelid)), 0) "
+            f"FROM (SELECT 'analytics.{table}'::regclass AS oid) t LEFT JOIN pg_inherits ON inhparent = t.oid GROUP BY t.oid"))
         count = lambda table: int(self.psql(f"SELECT count(*) FROM analytics.{table}"))
         return {
             "rows": count("shop"),
@@ -146,6 +149,11 @@ class Bench:
         file = folder / "models.yaml"
         file.write_text(f'{text}warehouse: {{postgres: {{dsn: "{self.dsn}", table: analytics.shop}}}}\n')
         return "CREATE SCHEMA analytics;\n" + run(os.environ["MILLRACE_BIN"], "pipeline", "ddl", file, "--dialect", "postgres")
+
+    def partition(self, day):
+        """A day of the table, as a load makes it."""
+        start, end = (f"'{FIRST + timedelta(days=at):%Y-%m-%d} 00:00+00'" for at in (day, day + 1))
+        return f"CREATE TABLE analytics.shop_{day} PARTITION OF analytics.shop FOR VALUES FROM ({start}) TO ({end})"
 
     def events(self, day):
         """A day of events by the server: kinds, channels, prices and skewed visitors as the generator has them."""
