@@ -30,7 +30,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from services import HERE, Services, loadtest, machine, note, wait_for
+from services import HERE, Services, loadtest, machine, note, tell, wait_for
 
 HOURS = 24
 EVENTS_BEHIND = 1000
@@ -54,11 +54,7 @@ def main():
         services.start_kafka()
         services.start_warehouse().tune()
         results = Day(options, services).through()
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "day.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = report(results)
-    (options.results / "day.md").write_text(text)
-    print(text)
+    tell(options.results, "day", results, report(results))
     if results["faults"] or not results["rows"] == results["distinct"] == results["good_events"]:
         raise SystemExit("the day is not what was sent")
 

@@ -24,7 +24,7 @@ import threading
 import time
 from pathlib import Path
 
-from services import HERE, Services, Session, machine, note, percentile, wait_for
+from services import HERE, Services, Session, machine, note, percentile, tell, wait_for
 
 PROBE_SECONDS = 0.25
 # An event that is sent so long before the warehouse is stopped may still be on its way then.
@@ -40,11 +40,7 @@ def main():
         services.start_kafka()
         services.start_warehouse().tune()
         results = Bench(options, services).measure()
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "freshness.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = report(results)
-    (options.results / "freshness.md").write_text(text)
-    print(text)
+    tell(options.results, "freshness", results, report(results))
     if results["rows"] != results["good_events"] or results["distinct"] != results["rows"] or results["never_seen"]:
         raise SystemExit("the table is not what was sent")
 

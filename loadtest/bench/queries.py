@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from services import EXAMPLE, HERE, Postgres, Services, machine, note, percentile, run, wait_for
+from services import EXAMPLE, HERE, Postgres, Services, machine, note, percentile, run, tell, wait_for
 
 FIRST = datetime(2026, 1, 1, tzinfo=timezone.utc)
 MODELS = {"sessions": "day", "daily_funnel": "day", "campaign_attribution": "day", "revenue_by_segment": "hour"}
@@ -101,11 +101,7 @@ def main():
         if not options.keep or options.follow:
             server.remove()
             done.unlink(missing_ok=True)
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "queries.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = report(results)
-    (options.results / "queries.md").write_text(text)
-    print(text)
+    tell(options.results, "queries", results, report(results))
 
 
 class Bench:

@@ -279,6 +279,14 @@ def percentile(numbers, share):
     return round(numbers[min(len(numbers) - 1, int(len(numbers) * share / 100))], 4) if numbers else None
 
 
+def tell(folder, name, results, text):
+    """Writes a benchmark's figures and its report, which is shown too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(text)
+    print(text)
+
+
 def machine():
     return {"cores": os.cpu_count(), "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
 
