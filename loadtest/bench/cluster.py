@@ -18,6 +18,7 @@ Needs MILLRACE_BIN and LOADTEST_BIN. Writes results/cluster.json and results/clu
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -83,14 +84,19 @@ def settle(services, name, case):
 def run_embedded(services, name):
     lake = f"s3://millrace/{name}"
     pipeline = services.pipeline(name, "global", services.s3_source())
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
     out = subprocess.run(
         [services.millrace, "run", pipeline, "--lake", lake, "--threads", "2", "--output", "json"],
         env=services.env, check=True, capture_output=True, text=True,
     )
     seconds = time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     summary = json.loads(out.stdout.splitlines()[-1])
-    return {"seconds": seconds, "written": summary["events_written"], "read": summary["events_read"]}
+    return {
+        "seconds": seconds, "read": summary["events_read"], "written": summary["events_written"],
+        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+    }
 
 
 def run_job(services, name, scope, source, *submit):

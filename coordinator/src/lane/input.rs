@@ -19,6 +19,7 @@ use super::LaneError;
 use super::reached::{Look, up_to, with_batch};
 use crate::hours::{OBJECTS, PartitionTime};
 use crate::ledger::{LostRange, State};
+use crate::split::hours::Sight;
 use crate::split::kafka::{Begin, Gap, Sizing, TopicClient, TopicRange, everything, onward, plan_range};
 use crate::split::{PartitionOffsets, SPLIT_BYTES, next_batch, unpacked_bytes, unplanned};
 
@@ -55,12 +56,22 @@ pub(super) enum Input {
 
 pub(super) struct TopicInput {
     client: TopicClient,
-    /// From and to in milliseconds; none for the whole topic.
-    waiting: VecDeque<Option<(i64, i64)>>,
+    waiting: Waiting,
+    /// Cut already: more than the next batch takes, unless there is no more.
     current: Vec<Split>,
     open: bool,
     sizing: Sizing,
     looked: Option<Look>,
+    /// Found to be lost, and not told yet.
+    lost: Vec<LostRange>,
+}
+
+/// What of a topic nobody has looked at yet.
+enum Waiting {
+    /// All of it.
+    Whole,
+    /// Hours, each from and to in milliseconds.
+    Hours(VecDeque<(i64, i64)>),
 }
 
 pub(super) struct FollowInput {
@@ -178,6 +189,7 @@ impl Input {
             open: false,
             sizing,
             looked: None,
+            lost: Vec::new(),
         }))
     }
 
@@ -213,11 +225,7 @@ impl Input {
 
     /// Whether there certainly is another batch to be planned at once, as far as can be told without asking anybody.
     pub(super) fn has_more(&self, state: &State) -> bool {
-        let any_left = |splits: &[Split]| {
-            let is_left =
-                |split: &Split| !unplanned(&state.covered, &split.object, split.start, split.end).is_empty();
-            splits.iter().rev().any(is_left)
-        };
+        let any_left = |splits: &[Split]| splits.iter().rev().any(|split| left_of(split, state) > 0);
         match self {
             Self::Objects(all) => any_left(all),
             Self::Topic(input) => any_left(&input.current),
@@ -280,17 +288,12 @@ impl Input {
             Self::Topic(input) => &input.current,
             Self::Follow(_) | Self::Quarantine | Self::Models(_) | Self::Upkeep => return 0,
         };
-        let missing = |split: &Split| unplanned(&state.covered, &split.object, split.start, split.end);
-        splits
-            .iter()
-            .flat_map(missing)
-            .map(|(start, end)| end - start)
-            .sum()
+        splits.iter().map(|split| left_of(split, state)).sum()
     }
 }
 
 /// The time ranges of a topic that a job asks for, hour by hour.
-fn time_ranges(asked: Option<&Asked>) -> Result<VecDeque<Option<(i64, i64)>>, LaneError> {
+fn time_ranges(asked: Option<&Asked>) -> Result<Waiting, LaneError> {
     let millis = |time: &Option<prost_types::Timestamp>| {
         time.as_ref()
             .map(|time| time.seconds * 1000 + i64::from(time.nanos) / 1_000_000)
@@ -302,7 +305,7 @@ fn time_ranges(asked: Option<&Asked>) -> Result<VecDeque<Option<(i64, i64)>>, La
             (from, from + HOUR_MS)
         }
         Some(Asked::Range(range)) => (millis(&range.from)?, millis(&range.to)?),
-        _ => return Ok(VecDeque::from([None])),
+        _ => return Ok(Waiting::Whole),
     };
     if to <= from || (to - from) / HOUR_MS > HOURS_MAX {
         let text = "a time range has a begin before its end, and two years at most";
@@ -312,53 +315,88 @@ fn time_ranges(asked: Option<&Asked>) -> Result<VecDeque<Option<(i64, i64)>>, La
     let mut at = from;
     while at < to {
         let end = (at.div_euclid(HOUR_MS) * HOUR_MS + HOUR_MS).min(to);
-        hours.push_back(Some((at, end)));
+        hours.push_back((at, end));
         at = end;
     }
-    Ok(hours)
+    Ok(Waiting::Hours(hours))
+}
+
+impl Waiting {
+    /// The next range of what waits, and its end in milliseconds if it has one; none when nothing waits.
+    async fn take(
+        &mut self,
+        sight: &mut Sight<'_, TopicClient>,
+    ) -> Result<Option<(TopicRange, Option<i64>)>, LaneError> {
+        match self {
+            Self::Whole => {
+                *self = Self::Hours(VecDeque::new());
+                Ok(Some((everything(&sight.partitions), None)))
+            }
+            Self::Hours(hours) => {
+                let taken = sight.take(hours).await?;
+                Ok(taken.map(|(range, to_ms)| (range, Some(to_ms))))
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Hours(hours) if hours.is_empty())
+    }
 }
 
 impl TopicInput {
     async fn next(&mut self, state: &State, batch_bytes: u64) -> Result<(Next, Vec<LostRange>), LaneError> {
-        let mut lost = Vec::new();
-        let sizing = self.sizing;
-        let weigh = |split: &Split| sizing.bytes(split);
-        loop {
-            let batch = next_batch(&self.current, &state.covered, batch_bytes, &weigh);
-            let is_full = batch.iter().map(weigh).sum::<u64>() >= batch_bytes / 2;
-            // Small hours share a batch: it costs what one hour costs.
-            let Some(range) = (if is_full { None } else { self.waiting.pop_front() }) else {
-                let next = if batch.is_empty() {
-                    Next::Done { open: self.open }
-                } else {
-                    Next::Batch(batch)
-                };
-                return Ok((next, lost));
-            };
-            if batch.is_empty() {
-                self.current.clear();
-            }
-            let at_ms = now_ms();
-            let to_us = range.map(|(_, to)| to.saturating_mul(1_000));
-            let (range, partitions) = match range {
-                Some((from, to)) => self.client.offsets_for(from, to, at_ms).await?,
-                None => {
-                    let partitions = self.client.partitions().await?;
-                    (everything(&partitions), partitions)
-                }
+        self.look_ahead(state, batch_bytes).await?;
+        let batch = next_batch(&self.current, &state.covered, batch_bytes, &|split| {
+            self.sizing.bytes(split)
+        });
+        let next = if batch.is_empty() {
+            Next::Done { open: self.open }
+        } else {
+            Next::Batch(batch)
+        };
+        Ok((next, std::mem::take(&mut self.lost)))
+    }
+
+    /// Cuts as many hours as fill more than one batch: small ones share a batch, which costs what one of them would, and
+    /// whether there is another batch is known while this one is read.
+    async fn look_ahead(&mut self, state: &State, batch_bytes: u64) -> Result<(), LaneError> {
+        self.current.retain(|split| left_of(split, state) > 0);
+        if self.waiting.is_empty() || self.left_bytes(state) > batch_bytes {
+            return Ok(());
+        }
+        let at_ms = now_ms();
+        let partitions = self.client.partitions().await?;
+        let mut sight = Sight::new(&self.client, partitions, at_ms);
+        while self.left_bytes(state) <= batch_bytes {
+            let Some((range, to_ms)) = self.waiting.take(&mut sight).await? else {
+                break;
             };
             self.open |= range.open;
-            let (splits, more) = plan(&range, &partitions, state, sizing);
+            let (splits, more) = plan(&range, &sight.partitions, state, self.sizing);
             self.looked = Some(Look {
                 range,
-                to_us,
-                partitions,
+                to_us: to_ms.map(|to_ms| to_ms.saturating_mul(1_000)),
+                partitions: sight.partitions.clone(),
                 at_us: at_ms.saturating_mul(1_000),
             });
             self.current.extend(splits);
-            lost.extend(more);
+            self.lost.extend(more);
         }
+        Ok(())
     }
+
+    /// About how many bytes of what is cut nobody has planned.
+    fn left_bytes(&self, state: &State) -> u64 {
+        let events: u64 = self.current.iter().map(|split| left_of(split, state)).sum();
+        events.saturating_mul(self.sizing.event_bytes)
+    }
+}
+
+/// Positions of a split that nobody has planned.
+fn left_of(split: &Split, state: &State) -> u64 {
+    let missing = unplanned(&state.covered, &split.object, split.start, split.end);
+    missing.iter().map(|(start, end)| end - start).sum()
 }
 
 impl FollowInput {

@@ -31,6 +31,7 @@ use crate::ledger::{Batch, Ledger};
 use crate::lifecycle::{Batches, Moment};
 use crate::query::manifests_of;
 use crate::registry::RegistryError;
+use crate::registry::state::is_active;
 use crate::split::{deal, deal_runs};
 
 /// Pause before brokers or a database that did not answer are asked again.
@@ -254,6 +255,10 @@ impl Lane {
                 }
             })
             .await?;
+        // What is known of the active jobs may be older than its end.
+        if !is_active(job.state()) {
+            return Ok(());
+        }
         tracing::info!(job = job.job_id, pipeline = %self.name, "a job runs");
         self.turn.push_back(job.job_id.clone());
         let span = error_span!(

@@ -4,7 +4,7 @@
 //! planned. Out: splits that nobody has planned, and gaps. Only [`TopicClient`] talks to brokers; the rest is pure.
 //!
 //! ```text
-//! TopicClient::partitions -> between (an hour) | onward (follow) -> plan_range -> splits + gaps -> the ledger
+//! TopicClient::partitions -> between (hours) | onward (follow) -> plan_range -> splits + gaps -> the ledger
 //! ```
 //!
 //! | found                                              | decided                                                  |
@@ -378,25 +378,6 @@ impl TopicClient {
     ) -> Result<Vec<Option<u64>>, TopicError> {
         let numbers: Vec<i32> = partitions.iter().map(|partition| partition.partition).collect();
         self.ask(move |topic| topic.offsets_at(&numbers, time_ms)).await
-    }
-
-    /// The offsets of `from_ms..to_ms` on every partition, and the partitions that they were read with. `now_ms` is the
-    /// clock: a range that ends after it is `open`.
-    ///
-    /// # Errors
-    /// When the topic does not exist or the brokers do not answer.
-    pub async fn offsets_for(
-        &self,
-        from_ms: i64,
-        to_ms: i64,
-        now_ms: i64,
-    ) -> Result<(TopicRange, Vec<PartitionOffsets>), TopicError> {
-        // Offsets first: a message that comes between the two readings lies behind the watermark of neither.
-        let partitions = self.partitions().await?;
-        let from = self.offsets_at(&partitions, from_ms).await?;
-        let to = self.offsets_at(&partitions, to_ms).await?;
-        let range = between(&partitions, &from, &to, to_ms <= now_ms);
-        Ok((range, partitions))
     }
 
     /// Writes committed offsets to a consumer group, for tools that show lag. Nothing is read back from there.

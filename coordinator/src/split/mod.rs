@@ -4,6 +4,7 @@
 //! splits. Pure: the same listing and ledger give the same batch, so a run that was interrupted plans on
 //! as the undisturbed one would have.
 
+pub mod hours;
 pub mod kafka;
 mod ranges;
 mod runs;

@@ -89,6 +89,7 @@ impl TopicReader {
             chunk: Chunk::new(self.chunk_bytes),
             next: split.start,
             is_done: split.start >= split.end,
+            is_heard: false,
             heard: Instant::now(),
             delivered: Delivered::default(),
             failure: None,
@@ -112,6 +113,8 @@ struct Walk<'a> {
     /// One past the last message taken.
     next: u64,
     is_done: bool,
+    /// Whether a message came since it was looked at the clock.
+    is_heard: bool,
     heard: Instant,
     delivered: Delivered,
     failure: Option<KafkaError>,
@@ -128,6 +131,9 @@ impl Walk<'_> {
             .map_err(|code| self.consumer.asked("fetch a partition", &self.place.topic, code))?;
         while !self.is_done {
             let came = fetch.next(TURN, &mut |fetched| self.take(fetched));
+            if std::mem::take(&mut self.is_heard) {
+                self.heard = Instant::now();
+            }
             if let Some(failure) = self.failure.take() {
                 return Err(failure.into());
             }
@@ -152,7 +158,7 @@ impl Walk<'_> {
         }
         match fetched {
             Fetched::Message { offset, payload } => {
-                self.heard = Instant::now();
+                self.is_heard = true;
                 // Compressed batches are fetched whole: librdkafka may pass on what lies before the start.
                 if offset < self.next {
                     return;
