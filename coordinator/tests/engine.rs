@@ -342,13 +342,40 @@ async fn another_process_at_a_keepers_address_takes_no_claim_for_it() {
     let (desk, book) = &cluster.desks[1];
     desk.open("a later process".to_owned(), Arc::new(ClaimBook::new(1 << 20)));
     let failed = attempt(&cluster, &bench, "b1", &[]).await.unwrap_err();
+    let said = failed.to_string();
     assert!(
-        matches!(&failed, EngineError::Job(said) if said.contains("Gone") && said.contains("worker-1")),
-        "{failed}"
+        said.starts_with("a task failed at step `dedup` over `file:///")
+            && said.ends_with("the worker that kept claims as worker-1 is gone"),
+        "{said}"
     );
+    assert!(!failed.is_final(), "another attempt has other keepers");
     desk.open("worker-1".to_owned(), Arc::clone(book));
     let total = run(&cluster, &bench, "b2", &[]).await.total();
     assert_eq!((total.read, total.written), (lines as u64, keys.len() as u64));
+}
+
+/// What a user reads of a task that failed is a sentence: where, over what, why, what to do. It comes from another process, through
+/// the engine, which hands on nothing but its own text.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_failed_task_says_at_which_step_over_which_split_and_what_to_do() {
+    let cluster = cluster(2, None).await;
+    let (bench, _) = bench("global").await;
+    let rewritten = bench.folder.path().join("in/3.json");
+    std::fs::write(&rewritten, "{\"id\":\"carol@example.com\"}\n").unwrap();
+    let failed = attempt(&cluster, &bench, "b1", &[]).await.unwrap_err();
+    let said = failed.to_string();
+    let url = &bench.splits[3].object.url;
+    assert!(url.ends_with("in/3.json"), "{url}");
+    let begins = format!(
+        "a task failed at step `scan` over `{url}`, bytes 0..{}: `{url}` has changed since it was listed: expected ",
+        bench.splits[3].end
+    );
+    let ends = "; put that version back, or submit the input again to read what is there now";
+    assert!(said.starts_with(&begins) && said.ends_with(ends), "{said}");
+    for inner in ["Error", "External", "Some(", "{", "\"", "carol"] {
+        assert!(!said.contains(inner), "`{inner}` in {said}");
+    }
+    assert!(failed.is_final(), "waiting does not bring the old object back");
 }
 
 /// Who holds a token is in the table of workers; who keeps claims must be known to the scheduler too.

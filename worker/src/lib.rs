@@ -14,6 +14,7 @@
 //! | [`metrics`] | what it counts                                         |
 //! | [`tenure`]  | taking tasks under one leader                          |
 //! | `task`      | one task, watched                                      |
+//! | `stage`     | the same, with an eye on the disk and on what it says  |
 //! | [`serving`] | the loop around them, shuffle data for others, metrics |
 
 pub mod claims;

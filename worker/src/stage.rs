@@ -1,23 +1,25 @@
-//! A task as Ballista runs it, with an eye on the disk.
+//! A task as Ballista runs it: refused while there is no room for its report, and what it says when it fails is for people.
 //!
-//! It is refused while there is no room; an error that the disk is to blame for says so; and a task that failed leaves
-//! nothing. (Ballista leaves a file that is sound and holds too little, which a later try of the same number may be mistaken
-//! for.)
+//! In: a task of a stage. Out: where its report lies, or an error that the leader can read (see [`TaskFailure`]). A task that
+//! failed leaves nothing: Ballista leaves a file that is sound and holds too little, which a later try of the same number may
+//! be mistaken for.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ballista_core::JobId;
+use ballista_core::error::BallistaError;
 use ballista_core::serde::protobuf::{
     RuntimeStatsReport, ShuffleWritePartition, TaskColumnStats, WindowStateReport,
 };
 use ballista_executor::execution_engine::{ExecutionEngine, QueryStageExecutor};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::prelude::SessionConfig;
+use millrace_pipeline::codec::TaskFailure;
 
 use crate::disk::Disk;
 use crate::task::WatchedEngine;
@@ -67,6 +69,25 @@ struct Stage {
     folder: PathBuf,
 }
 
+impl Stage {
+    /// An error that says what is wrong in a form that comes through the engine. Steps have said so already.
+    fn said(&self, error: DataFusionError) -> DataFusionError {
+        if TaskFailure::find(&format!("{error:?}")).is_some() {
+            return error;
+        }
+        let error = self.disk.explain(error);
+        if is_the_engines(&error) {
+            return error;
+        }
+        TaskFailure::of(&error, &[]).into()
+    }
+}
+
+/// Whether an error is one that the engine must recognise: it finds out by it whose reports are lost, and what was cancelled.
+fn is_the_engines(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::External(inner) if inner.is::<BallistaError>())
+}
+
 /// Deletes what a task has written: a file with its number in the folder of each output.
 fn delete_results(folder: &Path, task: usize) -> std::io::Result<()> {
     let mut files = Vec::new();
@@ -92,14 +113,14 @@ impl QueryStageExecutor for Stage {
         task_id: usize,
         context: Arc<TaskContext>,
     ) -> Result<Vec<ShuffleWritePartition>> {
-        self.disk.admit()?;
+        self.disk.admit().map_err(|full| self.said(full))?;
         let ran = self.stage.execute_query_stage(task_id, context).await;
         let ran = ran.and_then(|results| self.disk.settle().map(|()| results));
         ran.map_err(|error| {
             if let Err(error) = delete_results(&self.folder, task_id) {
                 tracing::warn!(%error, folder = %self.folder.display(), task_id, "a task that failed left its results");
             }
-            self.disk.explain(error)
+            self.said(error)
         })
     }
 

@@ -77,10 +77,20 @@ fn an_object_that_is_written_over_under_a_job_is_named() {
         (job["state"] == "failed").then_some(job)
     });
     let error = failed["error"].as_str().unwrap();
+    let url = format!("s3://millrace/raw/shop/{key}");
     assert!(
-        error.contains(&key) && error.to_lowercase().contains("changed"),
+        error.starts_with(&format!("a task failed at step `scan` over `{url}`, bytes 0.."))
+            && error.contains(&format!("`{url}` has changed since it was listed"))
+            && error.ends_with("submit the input again to read what is there now"),
         "{error}"
     );
+    // Waiting does not help: it was tried once. Whoever watches, and whoever reads the log, is told the same.
+    assert_eq!(sandbox.logged("coordinator-1", "an attempt failed"), 0);
+    assert_eq!(sandbox.logged("coordinator-1", &format!("over `{url}`")), 1);
+    let watched = sandbox.millrace(&["job", "watch", &job, "--output", "json"]);
+    assert_eq!(watched.status.code(), Some(1));
+    let watched: Value = serde_json::from_slice(&watched.stdout).unwrap();
+    assert_eq!(watched["error"], error);
     sandbox.json(&["job", "retry", &job]);
     sandbox.done(&job);
     sandbox.verify("shop");

@@ -33,7 +33,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
-use millrace_pipeline::codec::{AttemptSpec, Codec, Workplace, assemble};
+use millrace_pipeline::codec::{AttemptSpec, Codec, TaskFailure, Workplace, assemble};
 use millrace_pipeline::dedup::claims::Keeper;
 use millrace_pipeline::sink::read_reports;
 use millrace_pipeline::source::{split_schema, splits_batch};
@@ -61,6 +61,8 @@ const POLL_EVERY: Duration = Duration::from_millis(25);
 const NEWS: usize = 64;
 /// How often it is looked whether its keepers are there.
 const KEEPERS_EVERY: Duration = Duration::from_millis(250);
+/// What Ballista says of a stage whose input could not be fetched, again and again.
+const UNFETCHED: &str = " times, most recent failure reason";
 /// A worker that has not polled for so long is taken for dead, whatever else it says, in seconds.
 const WORKER_TIMEOUT_SECONDS: u64 = 10;
 
@@ -356,7 +358,7 @@ impl Ballista {
             }
             match status {
                 Some(Status::Successful(_)) => return Ok(()),
-                Some(Status::Failed(failed)) => return Err(EngineError::Job(first_line(&failed.error))),
+                Some(Status::Failed(failed)) => return Err(gave_up(&failed.error)),
                 Some(Status::Running(_)) => {
                     if let Some(graph) = &graph {
                         let graph = graph.read().await;
@@ -388,13 +390,40 @@ fn source(tasks: &[Vec<Split>]) -> Result<Arc<dyn ExecutionPlan>, EngineError> {
     Ok(MemorySourceConfig::try_new_exec(&batches, split_schema(), None)?)
 }
 
-/// Ballista's errors hold whole stack traces.
-fn first_line(error: &str) -> String {
-    error.lines().next().unwrap_or_default().to_owned()
+/// Why the engine gave an attempt up: it has a text only, in which the task that failed says so.
+fn gave_up(text: &str) -> EngineError {
+    if let Some(failure) = TaskFailure::find(text) {
+        return EngineError::Failed(Box::new(failure));
+    }
+    tracing::debug!(engine = text, "the engine gave an attempt up");
+    if text.contains(UNFETCHED) {
+        EngineError::Unfetched
+    } else {
+        EngineError::Unsaid
+    }
 }
 
 impl From<BallistaError> for EngineError {
     fn from(error: BallistaError) -> Self {
         Self::Scheduler(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_task_says_is_not_quoted_either() {
+        let fetched = r#"Job failed due to stage 2 failed: Stage 2 has failed 4 times, most recent failure reason: "General(\"x\")""#;
+        assert!(matches!(gave_up(fetched), EngineError::Unfetched));
+        for text in [
+            "",
+            "Task failed due to runtime execution error: Internal(\"carol\")",
+        ] {
+            let error = gave_up(text);
+            assert!(matches!(error, EngineError::Unsaid), "{error}");
+            assert!(!error.to_string().contains("carol") && !error.is_final());
+        }
     }
 }

@@ -6,12 +6,13 @@ pub mod graph;
 mod queue;
 mod turns;
 
-use millrace_pipeline::codec::CodecError;
+use datafusion::error::DataFusionError;
+use millrace_pipeline::codec::{CodecError, TaskFailure};
 use millrace_pipeline::dedup::DedupError;
 use millrace_pipeline::plan::PlanError;
+use tokio::sync::watch;
 
 use crate::lake::LakeError;
-use tokio::sync::watch;
 
 /// Why an attempt failed. Its files, if any, are never named by a manifest.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +23,9 @@ pub enum EngineError {
     /// The key index could not be used.
     #[error("the key index could not be used")]
     Keys(#[from] DedupError),
-    /// A step failed.
-    #[error("a task failed")]
-    Step(#[from] datafusion::error::DataFusionError),
+    /// A task failed for good; it says where and why.
+    #[error(transparent)]
+    Failed(Box<TaskFailure>),
     /// A task ended without its result: it was cancelled, or it has a bug.
     #[error("a task ended without its report")]
     Task(#[from] tokio::task::JoinError),
@@ -43,9 +44,16 @@ pub enum EngineError {
     /// The scheduler refused.
     #[error("the scheduler refused")]
     Scheduler(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Tasks failed for good.
-    #[error("the workers gave up: {0}")]
-    Job(String),
+    /// Reports of tasks stay where they were made.
+    #[error(
+        "workers could not fetch what other workers hold for them; can each reach the others where they `advertise`?"
+    )]
+    Unfetched,
+    /// The engine gave up, and no task says why.
+    #[error(
+        "the engine gave the attempt up, and no task says why: its words are in the coordinator's log at `debug`"
+    )]
+    Unsaid,
     /// Workers left while the attempt needed them, and what is left of it cannot be trusted. Another attempt is all it takes.
     #[error("the attempt is begun again: {what}")]
     Disturbed {
@@ -61,6 +69,21 @@ pub enum EngineError {
     /// Told to stop.
     #[error("stopped on request")]
     Stopped,
+}
+
+impl EngineError {
+    /// Whether no attempt over the same positions can succeed.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Failed(failure) if failure.is_final)
+    }
+}
+
+/// In this process as from afar: what may be told, and no more.
+impl From<DataFusionError> for EngineError {
+    fn from(error: DataFusionError) -> Self {
+        Self::Failed(Box::new(TaskFailure::of(&error, &[])))
+    }
 }
 
 /// Ends when `stop` says so.

@@ -128,7 +128,7 @@ impl Lane {
 
     /// Opens the next attempt of a batch, when its time has come.
     async fn again(&mut self, flight: &mut Flight, failed: LaneError) -> Result<(), LaneError> {
-        if matches!(failed, LaneError::Engine(EngineError::Stopped)) {
+        if matches!(failed, LaneError::Engine(EngineError::Stopped)) || failed.is_final() {
             return Err(failed);
         }
         let Some(pause) = flight.retry.next() else {

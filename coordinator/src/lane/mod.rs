@@ -10,6 +10,7 @@
 //! | several jobs are active                 | takes a batch of each in turn; a `follow` job whose time has come first |
 //! | a job's batch is read, and there is more | commits it while the next one of that job is read (see [`crate::ahead`]) |
 //! | an attempt fails                        | tries the same positions again, with growing pauses, for half a minute |
+//! | an object is not what it was when the batch was planned | fails the job at once: waiting does not bring it back   |
 //! | a redrive is interrupted                | its open batch is given up, unless its manifest is there; what is left is read again |
 //! | workers leave and take with them what an attempt needed | tries again at once                                   |
 //! | the brokers do not answer, or a table that must be looked up in | asks again, for as long as it takes             |
@@ -192,6 +193,11 @@ impl LaneError {
                 ..
             }
         )
+    }
+
+    /// Whether no attempt over the same positions can succeed: what they were fixed on is not there any more.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Engine(error) if error.is_final())
     }
 
     /// Whether an attempt only met workers that left: the next one need not wait.

@@ -9,10 +9,13 @@
 //! 0xff "mill" | version (1 byte) | JSON of {step, extra, attempt}
 //! ```
 //!
-//! A plan of another version is refused by name. What is not ours goes to the engine's own codec.
+//! A plan of another version is refused by name. What is not ours goes to the engine's own codec. The way back has a form too:
+//! why a task failed is a [`TaskFailure`].
 
 mod attempt;
 mod counters;
+mod failure;
+mod origin;
 mod travelling;
 mod workplace;
 
@@ -27,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use attempt::{AttemptSpec, PipelineText};
 pub use counters::{Held, StepCount, StepCounters};
+pub use failure::TaskFailure;
 pub use travelling::{Travelling, assemble};
 pub use workplace::{CodecError, Environment, Prepared, Workplace, WorkplaceOptions};
 
@@ -84,8 +88,9 @@ impl Codec {
     }
 }
 
+/// What the engine hands on of it is what people read of it.
 fn refused(error: CodecError) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
+    TaskFailure::of(&DataFusionError::External(Box::new(error)), &[]).into()
 }
 
 impl PhysicalExtensionCodec for Codec {
@@ -123,8 +128,8 @@ impl PhysicalExtensionCodec for Codec {
             Arc::clone(input),
             &prepared,
             &self.workplace,
-        )?;
-        Ok(Arc::new(operator))
+        );
+        Ok(Arc::new(operator.map_err(|error| refused(error.into()))?))
     }
 
     fn try_encode(

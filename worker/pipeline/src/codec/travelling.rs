@@ -18,6 +18,7 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 use millrace_proto::manifest::KeyFile;
 
+use super::failure::leaving;
 use super::workplace::Stops;
 use super::{AttemptSpec, Extra, Prepared, StepCounters, Workplace};
 use crate::dedup::KeyIndex;
@@ -203,15 +204,17 @@ impl ExecutionPlan for Travelling {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let rows = self.operator.execute(partition, context)?;
-        let schema = rows.schema();
         let (step, counters) = (self.step, Arc::clone(&self.counters));
+        let operator = Arc::clone(&self.operator);
+        let failed = move |error| leaving(step, &operator, error);
+        let rows = self.operator.execute(partition, context).map_err(&failed)?;
+        let schema = rows.schema();
         // Where input enters a task, and where it may wait: an engine's own cancelling leaves tasks running.
         let enters = matches!(step, Step::Scan | Step::Dedup);
         let stops = self.stops.clone();
         let passed = rows.map(move |batch| {
             if enters && let Some(reason) = stops.reason() {
-                return Err(DataFusionError::Execution(reason.to_owned()));
+                return Err(failed(DataFusionError::External(Box::new(reason))));
             }
             if let Ok(batch) = &batch {
                 // Later batches share buffers: their size would be counted again and again.
@@ -222,7 +225,7 @@ impl ExecutionPlan for Travelling {
                 };
                 counters.add(step, batch.num_rows(), bytes);
             }
-            batch
+            batch.map_err(&failed)
         });
         let (operator, counters) = (Arc::clone(&self.operator), Arc::clone(&self.counters));
         let ended = futures::stream::poll_fn(move |_| {

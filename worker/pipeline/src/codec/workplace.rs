@@ -114,14 +114,23 @@ pub(super) struct Stops {
     given_up: Arc<AtomicBool>,
 }
 
+/// Why an operator stopped before its input ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum GivenUp {
+    #[error("the task was given up: its leader is gone")]
+    Leader,
+    #[error("the task was given up: its attempt is over")]
+    Attempt,
+}
+
 impl Stops {
     /// Why they are to stop, if they are.
-    pub(super) fn reason(&self) -> Option<&'static str> {
+    pub(super) fn reason(&self) -> Option<GivenUp> {
         if self.cancelled.load(Ordering::Relaxed) {
-            return Some("the task was given up: its leader is gone");
+            return Some(GivenUp::Leader);
         }
         let given_up = self.given_up.load(Ordering::Relaxed);
-        given_up.then_some("the task was given up: its attempt is over")
+        given_up.then_some(GivenUp::Attempt)
     }
 }
 

@@ -73,7 +73,10 @@ pub enum SourceError {
         path: String,
     },
     /// The object is gone.
-    #[error("`{url}` is gone: it was there with {size} bytes when the input was listed")]
+    #[error(
+        "`{url}` is gone: it was there with {size} bytes when the input was listed; put it back, or submit the input again \
+         to read what is there now"
+    )]
     Vanished {
         /// The object.
         url: String,
@@ -83,7 +86,7 @@ pub enum SourceError {
     /// The object is not what it was.
     #[error(
         "`{url}` has changed since it was listed: expected {expected_size} bytes of version {expected}, \
-         found {found_size} bytes of version {found}"
+         found {found_size} bytes of version {found}; put that version back, or submit the input again to read what is there now"
     )]
     Changed {
         /// The object.
@@ -218,6 +221,31 @@ impl SourceError {
             | Self::NotSplits
             | Self::Split(_)
             | Self::Arrow(_) => false,
+        }
+    }
+
+    /// Whether an object is not what it was when the batch was planned, or never was sound: no attempt over the same positions
+    /// can read it. (What brokers say of a topic may change while others come to lead its partitions.)
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Vanished { .. }
+            | Self::Changed { .. }
+            | Self::Unpack { .. }
+            | Self::Format { .. }
+            | Self::GaveUp { .. } => true,
+            Self::Nothing { .. }
+            | Self::Pattern { .. }
+            | Self::Kafka { .. }
+            | Self::Name { .. }
+            | Self::Read { .. }
+            | Self::Store { .. }
+            | Self::Topic(_)
+            | Self::Open(_)
+            | Self::NotSplits
+            | Self::Split(_)
+            | Self::Arrow(_)
+            | Self::Thread(_) => false,
         }
     }
 }
