@@ -378,6 +378,36 @@ async fn a_failed_task_says_at_which_step_over_which_split_and_what_to_do() {
     assert!(failed.is_final(), "waiting does not bring the old object back");
 }
 
+/// Nobody waits for an attempt any more, so nobody needs who kept its claims: a worker that drains may go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_attempt_that_is_dropped_needs_its_keepers_no_longer() {
+    let cluster = cluster(2, None).await;
+    let (bench, _) = bench("global").await;
+    let begun = async {
+        while cluster.engine.in_use().await.workers.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ran = attempt(&cluster, &bench, "b1", &[]) => panic!("it was over too early: {ran:?}"),
+        () = begun => {}
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let needed = cluster.engine.in_use().await.workers;
+        if needed.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "still needed: {needed:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Its tasks are told too.
+    let over = cluster
+        .table
+        .join(beat("stranger", "127.0.0.1:1"), Instant::now());
+    assert_eq!(over.unwrap().over, [format!("engine/b1-{ATTEMPT}")]);
+}
+
 /// Who holds a token is in the table of workers; who keeps claims must be known to the scheduler too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_worker_that_the_scheduler_has_not_heard_keeps_no_claims() {

@@ -272,11 +272,13 @@ impl Ballista {
             &self.workplace,
         )?;
         let expected = sinks(&plan);
-        let over = format!("{}/{}", name.pipeline, name.attempt);
-        self.keeping.lock().insert(over.clone(), keepers.clone());
+        let needed = Needed::begin(
+            self,
+            format!("{}/{}", name.pipeline, name.attempt),
+            keepers.clone(),
+        );
         let ran = self.execute(&name, plan, &keepers, progress, stop).await;
-        self.keeping.lock().remove(&over);
-        self.workers.end(over, Instant::now());
+        drop(needed);
         // What a task says that misses its keeper tells less than that the keeper is gone.
         ran.map_err(|error| self.disturbance(&keepers).unwrap_or(error))?;
         let bytes = lake.get(&reports).await.map_err(EngineError::Reports)?;
@@ -371,6 +373,28 @@ impl Ballista {
                 Some(Status::Queued(_)) | None => {}
             }
         }
+    }
+}
+
+/// An attempt that runs: its keepers are needed until it is over, or nobody waits for it any more.
+struct Needed<'a> {
+    engine: &'a Ballista,
+    attempt: String,
+}
+
+impl<'a> Needed<'a> {
+    fn begin(engine: &'a Ballista, attempt: String, keepers: Vec<Keeper>) -> Self {
+        engine.keeping.lock().insert(attempt.clone(), keepers);
+        Self { engine, attempt }
+    }
+}
+
+impl Drop for Needed<'_> {
+    fn drop(&mut self) {
+        let attempt = std::mem::take(&mut self.attempt);
+        self.engine.keeping.lock().remove(&attempt);
+        // Workers stop what they still do of it, and forget its claims.
+        self.engine.workers.end(attempt, Instant::now());
     }
 }
 
