@@ -9,7 +9,7 @@
 //! |-------------|--------------------------------------------------------|
 //! | [`claims`]  | claims of keys, taken from other workers and sent there |
 //! | [`config`]  | what a worker is told                                  |
-//! | [`disk`]    | where shuffle data lies: bounded, watched, cleaned     |
+//! | [`disk`]    | where reports of tasks lie: bounded and cleaned        |
 //! | [`leader`]  | finding and following the leader                       |
 //! | [`metrics`] | what it counts                                         |
 //! | [`tenure`]  | taking tasks under one leader                          |

@@ -2,7 +2,6 @@
 //! other workers all the time.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -130,7 +129,8 @@ impl Worker {
             return Err(WorkerError::Open { listen });
         }
         let shuffle = config.work_dir.join("shuffle");
-        empty(&shuffle).map_err(|source| WorkerError::WorkDir {
+        let disk = Disk::new(&config.name, shuffle.clone(), config.work_dir_bytes);
+        disk.empty().map_err(|source| WorkerError::WorkDir {
             path: shuffle.display().to_string(),
             source,
         })?;
@@ -148,7 +148,6 @@ impl Worker {
             Some((host, port)) => (host.to_owned(), port.parse().unwrap_or(local.port())),
             None => (local.ip().to_string(), local.port()),
         };
-        let disk = Arc::new(Disk::new(&config.name, shuffle.clone(), config.work_dir_bytes));
         let work_dir = shuffle.display().to_string();
         let gauges = Arc::<WorkerMetrics>::default();
         gauges.memory_bytes(config.memory_bytes);
@@ -161,7 +160,7 @@ impl Worker {
             slots: config.slot_count(),
             work_dir,
             tls: access.tls.clone(),
-            disk,
+            disk: Arc::new(disk),
         };
         Ok(Self {
             config,
@@ -203,7 +202,7 @@ impl Worker {
             }
             is_unheard = unheard;
             self.gauges.slots(self.place.slots, busy);
-            self.look_at_disk(following.as_ref()).await;
+            self.look_at_disk().await;
             match leaders.join(&self.describe(&id, busy, false)).await {
                 Ok(answer) => {
                     if std::mem::take(&mut is_silent) {
@@ -215,8 +214,8 @@ impl Worker {
                     {
                         drop(following.take());
                         // What lies there was for the leader before.
-                        if let Err(error) = empty(Path::new(&self.place.work_dir)) {
-                            tracing::warn!(%error, "shuffle data of an earlier leader stays");
+                        if let Err(error) = self.place.disk.empty() {
+                            tracing::warn!(%error, "reports for an earlier leader stay");
                         }
                         id = fresh_id();
                         following = self.follow(&answer.leader, &id).await;
@@ -251,6 +250,9 @@ impl Worker {
         }
         if let Some(following) = following {
             self.drain(following, &mut leaders, &id).await;
+        }
+        if let Err(error) = self.place.disk.clear() {
+            tracing::warn!(%error, "reports stay behind");
         }
         Ok(())
     }
@@ -325,16 +327,10 @@ impl Worker {
         }
     }
 
-    /// Where tasks have filled the disk, they are stopped.
-    async fn look_at_disk(&self, following: Option<&Following>) {
+    async fn look_at_disk(&self) {
         let disk = Arc::clone(&self.place.disk);
         // It only looks: there is nothing to be done where it cannot.
         let _ = tokio::task::spawn_blocking(move || disk.look(Instant::now())).await;
-        if self.place.disk.has_filled()
-            && let Some(following) = following
-        {
-            following.tenure.stop_tasks();
-        }
         self.gauges.shuffle_bytes(self.place.disk.used());
     }
 
@@ -403,14 +399,4 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 
 fn fresh_id() -> String {
     uuid::Uuid::new_v4().to_string()
-}
-
-/// Shuffle data of an earlier process is of no use to anybody.
-fn empty(folder: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    std::fs::create_dir_all(folder)
 }

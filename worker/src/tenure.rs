@@ -171,11 +171,6 @@ impl Tenure {
         self.workplace.end(attempts);
     }
 
-    /// Stops every task that runs now at its next batch. New ones run.
-    pub fn stop_tasks(&self) {
-        self.workplace.give_up_all();
-    }
-
     /// Polls no more, and tells the scheduler that this executor is gone with what it holds.
     pub async fn leave(self, reason: &str) {
         self.polling.abort();

@@ -232,19 +232,6 @@ impl Workplace {
         }
     }
 
-    /// Stops the operators of every attempt that were made here so far, at their next batch.
-    pub fn give_up_all(&self) {
-        // Operators that are made from now on are not of these.
-        for given_up in self
-            .attempts
-            .lock()
-            .drain()
-            .filter_map(|(_, attempt)| attempt.upgrade())
-        {
-            given_up.store(true, Ordering::Relaxed);
-        }
-    }
-
     /// What says that operators of an attempt are to stop.
     pub(super) fn stops(&self, prepared: &Prepared, attempt: &AttemptSpec) -> Stops {
         let name = name_of(prepared, attempt);
