@@ -15,9 +15,9 @@
 //! | 6         | the counts of every manifest add up, to every position that there is                   |
 //! | 7         | no key is written twice in an hour; every key that was accepted is written, and there still unless it expired |
 //!
-//! Beside them: batches are committed in the order in which they were planned, also where one is read while the one before
-//! is being committed; compactions and expiries are planned when nothing is open, lose no row and double none; what is swept
-//! is gone, and nothing else.
+//! Beside them: batches are committed in the order in which they were planned, also where one is read while the one before is
+//! being committed, and what is committed then is the attempt that was read behind; compactions and expiries are planned when
+//! nothing is open, lose no row and double none; what is swept is gone, and nothing else.
 //!
 //! A model that breaks no broken system proves nothing: with the guard or the conditional put switched off the
 //! same seeds must find a broken invariant.
@@ -127,7 +127,6 @@ struct Seen {
     adopted: u32,
     ahead: u64,
     two_open: u64,
-    behind_another: u64,
     compacted: u64,
     upkeep_left: u64,
     expired: u64,
@@ -143,7 +142,6 @@ impl Seen {
             adopted: store.adopted,
             ahead: store.ahead,
             two_open: store.two_open,
-            behind_another: store.behind_another,
             compacted: store.compacted,
             upkeep_left: store.upkeep_left,
             expired: store.expired,
@@ -160,7 +158,6 @@ impl Seen {
         self.adopted += one.adopted;
         self.ahead += one.ahead;
         self.two_open += one.two_open;
-        self.behind_another += one.behind_another;
         self.compacted += one.compacted;
         self.upkeep_left += one.upkeep_left;
         self.expired += one.expired;

@@ -32,11 +32,9 @@ pub(super) struct Store {
     pub(super) late: u32,
     pub(super) fenced: u32,
     pub(super) adopted: u32,
-    /// Batches that were read while the one before was committed, leaders that found two of them, batches whose predecessor
-    /// was committed by another attempt.
+    /// Batches that were read while the one before was committed, leaders that found two of them.
     pub(super) ahead: u64,
     pub(super) two_open: u64,
-    pub(super) behind_another: u64,
     /// Compactions, those that were found interrupted, and expiries.
     pub(super) compacted: u64,
     pub(super) upkeep_left: u64,
@@ -67,7 +65,6 @@ impl Store {
             adopted: 0,
             ahead: 0,
             two_open: 0,
-            behind_another: 0,
             compacted: 0,
             upkeep_left: 0,
             expired: 0,
