@@ -43,6 +43,12 @@ pub enum Moment {
     Published,
     /// The ledger names it.
     Committed,
+    /// It does, and the list of committed keys that the batch read behind it waits for is not put yet.
+    Awaited,
+    /// That list is put: the batch behind it goes on.
+    Told,
+    /// Another attempt of a batch is opened: the one before it failed, or its leader died.
+    Again,
     /// The result of the quality suite is written.
     Finished,
     /// Its load into the warehouse begins.
@@ -65,13 +71,16 @@ pub enum Moment {
 
 impl Moment {
     /// All of them, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Opened,
         Self::Listed,
         Self::Planned,
         Self::Written,
         Self::Published,
         Self::Committed,
+        Self::Awaited,
+        Self::Told,
+        Self::Again,
         Self::Finished,
         Self::Loading,
         Self::Claimed,
@@ -93,6 +102,9 @@ impl Moment {
             Self::Written => "written",
             Self::Published => "published",
             Self::Committed => "committed",
+            Self::Awaited => "awaited",
+            Self::Told => "told",
+            Self::Again => "again",
             Self::Finished => "finished",
             Self::Loading => "loading",
             Self::Claimed => "claimed",
@@ -280,6 +292,7 @@ impl Batches {
                 attempt,
             }])
             .await?;
+        (self.hook)(Moment::Again);
         Ok(attempt)
     }
 

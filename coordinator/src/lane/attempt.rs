@@ -25,6 +25,7 @@ use crate::causes::chain;
 use crate::engine::EngineError;
 use crate::engine::ballista::Work;
 use crate::hours::PartitionTime;
+use crate::lifecycle::Moment;
 
 /// Attempts of one batch in a row before its job fails.
 const ATTEMPTS_MAX: u32 = 8;
@@ -208,7 +209,10 @@ impl Lane {
             let (Some(batches), Some(list), true) = (&self.batches, list, is_it) else {
                 return Ok(is_it);
             };
-            self.keys.put(&batches.lake, list).await.map(|()| true)
+            (batches.hook)(Moment::Awaited);
+            self.keys.put(&batches.lake, list).await?;
+            (batches.hook)(Moment::Told);
+            Ok::<_, EngineError>(true)
         };
         let counts = told.await.unwrap_or_else(|error| {
             tracing::warn!(batch = %ahead.batch(), error = chain(&error), "the batch behind it is read again");
