@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use millrace_loadtest::proxy::{Fault, Proxy};
+use serde_json::Value;
 
 use crate::inputs::topic;
 use crate::sandbox::{Sandbox, producer};
@@ -52,17 +53,39 @@ fn etcd_without_quorum_stops_everything_and_nothing_goes_wrong_when_it_is_back()
     sandbox.judge("shop", "shop");
 }
 
+/// The broker goes while a batch is under way: its events are read and nothing of it is committed.
 #[test]
 fn the_broker_may_be_restarted_under_a_follow_job() {
-    let mut sandbox = Sandbox::start(1, 1).with(1, 2);
+    let mut sandbox = Sandbox::start(1, 1).with(1, 1);
+    let proxy = Proxy::start(sandbox.s3()).unwrap();
+    sandbox.worker("worker-2", &[("AWS_ENDPOINT_URL", &proxy.endpoint())]);
+    sandbox.has_workers(2);
     sandbox.apply("shop", &topic(&sandbox, "shop"));
     let (folder, brokers) = (sandbox.path("shop"), sandbox.kafka());
     let sending = std::thread::spawn(move || producer(folder, brokers, "shop", 60_000, 43, Some(6_000)));
     sandbox.has_topic("shop");
     let job = sandbox.submit("shop", &["--follow", "--interval", "1s"]);
     sandbox.has_read(&job, 1);
+    proxy.set(Fault::HoldWrites, 1);
+    sandbox.until("a batch is being written", |_| (proxy.fired() > 0).then_some(()));
     sandbox.service("kafka", &["kill"]);
+    let cut_short = |sandbox: &Sandbox| {
+        let workers = sandbox.json(&["cluster", "show"])["workers"].clone();
+        let busy = |shown: &Value| shown["name"] == "worker-2" && shown["slots_busy"] == 1;
+        (
+            workers.as_array().unwrap().iter().any(busy),
+            sandbox.job(&job)["events_read"].clone(),
+        )
+    };
+    let (is_under_way, read) = cut_short(&sandbox);
+    assert!(is_under_way, "no batch was under way when the broker went");
     sandbox.service("kafka", &["start"]);
+    assert_eq!(
+        cut_short(&sandbox),
+        (true, read),
+        "the batch ended while its writes were held"
+    );
+    proxy.set(Fault::None, 1);
     let sent = sending.join().unwrap();
     sandbox.has_read(&job, sent.recipe.events);
     sandbox.json(&["job", "cancel", &job]);
