@@ -32,6 +32,7 @@ mod follow;
 pub mod hold;
 mod jsonb;
 mod leading;
+mod login;
 pub mod marts;
 mod postgres;
 pub mod preflight;
@@ -55,9 +56,8 @@ use crate::ledger::State;
 use crate::lifecycle::Hook;
 use crate::metrics::handoff::HandoffMetrics;
 use backlog::Backlog;
-use data_api::Salt;
 use expired::Expired;
-use session::{Load, Outcome, Session};
+use session::{Load, Outcome, Remembered, Session};
 
 pub use copy::CellError;
 pub use data_api::ApiError;
@@ -121,8 +121,7 @@ pub struct Handoff {
     lake: Lake,
     watched: Watched,
     session: Option<Session>,
-    /// What tells this process's tries of a load from those before.
-    salt: Salt,
+    remembered: Remembered,
     /// What the load ledger held when it was looked at last.
     loaded: Option<Loaded>,
     expired: Expired,
@@ -140,7 +139,7 @@ impl Handoff {
             lake,
             watched,
             session: None,
-            salt: Salt::default(),
+            remembered: Remembered::default(),
             loaded: None,
             expired: Expired::default(),
         })
@@ -230,7 +229,7 @@ impl Handoff {
     }
 
     async fn connect(&mut self) -> Result<(), HandoffError> {
-        let session = Session::open(&self.pipeline, &self.lake, &self.salt).await?;
+        let session = Session::open(&self.pipeline, &self.lake, &self.remembered).await?;
         self.loaded = Some(session.loaded(&self.pipeline).await?);
         self.session = Some(session);
         Ok(())

@@ -30,9 +30,9 @@ use super::connection::Connection;
 use super::data_api::{self, DataApiClient, Salt};
 use super::decide::{Candidate, Loaded};
 use super::preflight::preflight;
-use super::session::{Load, Outcome};
+use super::session::{Load, Outcome, Remembered};
 use super::table::compare;
-use super::{HandoffError, read};
+use super::{HandoffError, login, read};
 use crate::lake::{Lake, LakeError};
 use crate::lifecycle::{Hook, Moment};
 
@@ -62,13 +62,17 @@ impl Way {
     pub(super) async fn open(
         access: &RedshiftAccess,
         lake: &Lake,
-        salt: &Salt,
+        remembered: &Remembered,
     ) -> Result<Self, HandoffError> {
         match access {
             RedshiftAccess::Dsn(dsn) => Ok(Self::Postgres(Connection::open(dsn).await?)),
+            RedshiftAccess::Iam { dsn, iam } => {
+                let connection = login::connect(dsn, iam, &lake.s3, &remembered.login).await?;
+                Ok(Self::Postgres(connection))
+            }
             RedshiftAccess::DataApi(api) => {
                 let client = DataApiClient::open(api, lake)?;
-                Ok(Self::DataApi(client, Salt::clone(salt)))
+                Ok(Self::DataApi(client, Salt::clone(&remembered.salt)))
             }
         }
     }

@@ -13,6 +13,7 @@ mod days;
 mod ends;
 mod faults;
 mod lakes;
+mod iam;
 mod loads;
 mod proxy;
 mod redshift;

@@ -234,10 +234,16 @@ async fn a_refused_copy_names_file_column_and_rule() {
 const MODELS: &str = "models:
   - {name: daily, every: day, sql: \"SELECT \\\"user\\\" AS who, count(*) AS n, sum(price) AS spent FROM events GROUP BY 1\", warehouse: {table: TABLE}}";
 
-/// Each period is replaced in one transaction, whatever happens on the way. `access` is what the pipeline file says of it.
-pub(crate) async fn replace_periods_through(stage: &mut Stage, access: &str, faults: &[Fault]) {
+/// Each period is replaced in one transaction, whatever happens on the way. `access` is what the pipeline file says of it,
+/// `batches` are there.
+pub(crate) async fn replace_periods_through(
+    stage: &mut Stage,
+    access: &str,
+    faults: &[Fault],
+    mut batches: usize,
+) {
     let hook: Hook = Arc::new(|_| {});
-    let (lake, mut batches) = (stage.bench.lake.clone(), 2);
+    let lake = stage.bench.lake.clone();
     let limits = Limits {
         threads: 2,
         memory_bytes: 64 << 20,
@@ -284,5 +290,5 @@ async fn a_models_periods_are_replaced_once_through_lost_connections() {
     let mut stage = Stage::set(2).await;
     let access = format!("dsn: \"postgres://loader@{}/dev\"", stage.simulator.address);
     let faults = [Fault::LoseBeforeCommit, Fault::LoseAfterCommit, Fault::Conflict];
-    replace_periods_through(&mut stage, &access, &faults).await;
+    replace_periods_through(&mut stage, &access, &faults, 2).await;
 }

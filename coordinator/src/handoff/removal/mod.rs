@@ -17,8 +17,8 @@ use millrace_pipeline::spec::model::{Pipeline, Warehouse};
 
 use super::ask::{Ask, field};
 use super::connection::Connection;
-use super::data_api::Salt;
 use super::redshift::Way;
+use super::session::Remembered;
 use super::{HandoffError, catalogue};
 use crate::lake::Lake;
 use crate::ledger::{LegalHold, Why};
@@ -176,7 +176,7 @@ impl<'a> Place<'a> {
         match self.warehouse {
             Warehouse::Postgres { dsn, .. } => Ok(Open::Postgres(Connection::open(dsn).await?)),
             Warehouse::Redshift { access, .. } => {
-                let way = Way::open(access, self.lake, &Salt::default()).await?;
+                let way = Way::open(access, self.lake, &Remembered::default()).await?;
                 Ok(Open::Redshift(way))
             }
         }

@@ -21,9 +21,9 @@ use millrace_pipeline::spec::model::{Pipeline, Warehouse};
 
 use super::ask::Ask;
 use super::connection::Connection;
-use super::data_api::Salt;
 use super::decide::Standing;
 use super::redshift::Way;
+use super::session::Remembered;
 use super::table::compare;
 use super::{HandoffError, Known, catalogue, standings};
 use crate::lake::Lake;
@@ -121,7 +121,7 @@ pub async fn report(pipeline: &Pipeline, lake: &Lake, known: &Known) -> Result<R
         }
         Some(Warehouse::Redshift { access, .. }) => {
             report.warehouse = "redshift";
-            let way = Way::open(access, lake, &Salt::default()).await?;
+            let way = Way::open(access, lake, &Remembered::default()).await?;
             let wanted = ddl::redshift_columns(pipeline);
             if columns(&way, &wanted, &mut report).await? {
                 redshift::look(&way, pipeline, &mut report).await?;
