@@ -20,7 +20,10 @@ pub(crate) struct ApiStage {
 
 impl ApiStage {
     pub(crate) async fn set(batches: usize) -> Self {
-        let mut stage = Stage::set(batches).await;
+        Self::of(Stage::set(batches).await).await
+    }
+
+    pub(crate) async fn of(mut stage: Stage) -> Self {
         let listen = "127.0.0.1:0".parse().unwrap();
         let key = Key {
             id: "loader".to_owned(),

@@ -11,9 +11,10 @@
 mod data_api;
 mod days;
 mod ends;
+mod erase;
 mod faults;
-mod lakes;
 mod iam;
+mod lakes;
 mod loads;
 mod proxy;
 mod redshift;

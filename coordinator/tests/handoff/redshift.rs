@@ -29,6 +29,12 @@ impl Stage {
     /// The lake's folder stands for the bucket `lake`.
     pub(crate) async fn set(batches: usize) -> Self {
         let server = Server::start().await;
+        Self::of(bench).await
+    }
+
+    /// The lake's folder stands for the bucket `lake`.
+    pub(crate) async fn of(mut bench: Bench) -> Self {
+        let server = Server::start().await;
         let mut bench = Bench::new(COLUMNS, "");
         bench.fill(0, batches, 20).await;
         bench.lake.url = "s3://lake/of-the-test".to_owned();

@@ -118,12 +118,15 @@ impl Simulator {
     /// Listens; `dsn` is the PostgreSQL that keeps the rows, `buckets` are what COPY can read.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// When that PostgreSQL cannot be reached, or the address cannot be listened on.
     pub async fn start(
         listen: SocketAddr,
         dsn: String,
         buckets: HashMap<String, Arc<dyn ObjectStore>>,
     ) -> std::io::Result<Self> {
+        statement::make_functions(&dsn)
+            .await
+            .map_err(std::io::Error::other)?;
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -132,10 +135,10 @@ impl Simulator {
             fault: Mutex::new(None),
             statements: data_api::Statements::default(),
             catalogue: catalogue::Catalogue::default(),
+            door: Mutex::default(),
         });
         let for_all = Arc::clone(&shared);
         let task = tokio::spawn(async move {
-            door: Mutex::default(),
             while let Ok((stream, _)) = listener.accept().await {
                 let shared = Arc::clone(&for_all);
                 // A client that goes away ends its own session only.
@@ -159,16 +162,13 @@ impl Simulator {
         let shared = Arc::clone(&self.shared);
         self.tasks.push(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move { data_api::serve(stream, shared).await.ok() });
+                let (shared, key) = (Arc::clone(&shared), key.clone());
+                tokio::spawn(async move { data_api::serve(stream, shared, key).await.ok() });
             }
         }));
         Ok(address)
     }
 
-    /// Says what a table's upkeep has come to; `schema.table`.
-    pub fn has_come_to(&self, table: &str, figures: Figures) {
-        self.shared.catalogue.set(table, figures);
     /// From now on only those are let in, over TLS, who come with a login that was given to them. `certificate` and `key` are PEM.
     ///
     /// # Errors
@@ -192,6 +192,9 @@ impl Simulator {
         door.as_ref().map(|door| door.logins.asked()).unwrap_or_default()
     }
 
+    /// Says what a table's upkeep has come to; `schema.table`.
+    pub fn has_come_to(&self, table: &str, figures: Figures) {
+        self.shared.catalogue.set(table, figures);
     }
 
     /// Arms a fault.
@@ -235,12 +238,16 @@ async fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
 async fn connect(shared: &Shared) -> Result<Session<'_>, Refused> {
     let connected = tokio_postgres::connect(&shared.dsn, NoTls).await;
     let (client, connection) = connected.map_err(|error| refused(&error))?;
-    Ok(Session {
+    let running = tokio::spawn(connection);
+    let session = Session {
         client,
-        running: tokio::spawn(connection),
+        running,
         copied: 0,
         shared,
-    })
+    };
+    let settings = session.client.batch_execute(statement::SETTINGS).await;
+    settings.map_err(|error| refused(&error))?;
+    Ok(session)
 }
 
 struct Session<'a> {

@@ -23,7 +23,7 @@ use super::{HandoffError, catalogue};
 use crate::lake::Lake;
 use crate::ledger::{LegalHold, Why};
 use crate::lifecycle::{Hook, now_us};
-use condition::{instant, is_theirs, too_old};
+use condition::{instant, is_theirs, quoted, too_old};
 
 /// Why rows leave, as `millrace_removals` keeps it.
 #[derive(Debug, Clone, Copy)]
@@ -236,9 +236,15 @@ impl Removal<'_> {
             literal(self.pipeline.name.as_str()),
             literal(self.reason.why.name()),
             self.reason.subject.map_or_else(|| "NULL".to_owned(), literal),
-            literal(self.reason.by),
+            self.by(),
             self.at(),
         )
+    }
+
+    /// Who asked for it, as SQL.
+    fn by(&self) -> String {
+        let is_postgres = matches!(self.pipeline.warehouse, Some(Warehouse::Postgres { .. }));
+        quoted(is_postgres, self.reason.by)
     }
 
     /// When, as SQL.

@@ -23,7 +23,7 @@
 
 use std::fmt::Write as _;
 
-use super::identifier::{identifier, literal, qualified};
+use super::identifier::{identifier, literal, qualified, redshift_literal};
 use super::masking;
 use crate::spec::model::{Column, ColumnType, PartitionLevel, Pipeline, Warehouse};
 
@@ -109,7 +109,7 @@ pub fn postgres(pipeline: &Pipeline) -> String {
         sql,
         "CREATE INDEX IF NOT EXISTS {index} ON {table} USING brin ({time});\n"
     );
-    comments(&mut sql, pipeline, &table);
+    comments(&mut sql, pipeline, &table, literal);
     let _ = write!(
         sql,
         "
@@ -152,7 +152,7 @@ pub fn redshift(pipeline: &Pipeline) -> String {
         columns.join(",\n    "),
         sort_key.join(", ")
     );
-    comments(&mut sql, pipeline, &table);
+    comments(&mut sql, pipeline, &table, redshift_literal);
     let _ = write!(
         sql,
         "
@@ -380,7 +380,7 @@ pub(super) fn encoding(kind: &ColumnType) -> &'static str {
     }
 }
 
-fn comments(sql: &mut String, pipeline: &Pipeline, table: &str) {
+fn comments(sql: &mut String, pipeline: &Pipeline, table: &str, literal: fn(&str) -> String) {
     for column in &pipeline.columns {
         let personal = masking::sentence(column, &pipeline.privacy);
         let parts: Vec<&str> = column
