@@ -41,6 +41,7 @@ mod redshift;
 pub mod removal;
 pub mod report;
 mod session;
+pub mod statistics;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -168,7 +169,7 @@ impl Handoff {
         let decisions = decisions(&self.lake, state).await?;
         self.expired.look(&self.lake, state).await?;
         if self.session.is_none()
-            && let Err(error) = self.connect().await
+            && let Err(error) = self.connect(state).await
         {
             // What was committed before we ever reached the warehouse may be there: only what comes since waits for sure.
             let loaded = self.loaded.get_or_insert_with(|| all_committed(state));
@@ -228,8 +229,8 @@ impl Handoff {
         }
     }
 
-    async fn connect(&mut self) -> Result<(), HandoffError> {
-        let session = Session::open(&self.pipeline, &self.lake, &self.remembered).await?;
+    async fn connect(&mut self, state: &State) -> Result<(), HandoffError> {
+        let session = Session::open(&self.pipeline, &self.lake, state, &self.remembered).await?;
         self.loaded = Some(session.loaded(&self.pipeline).await?);
         self.session = Some(session);
         Ok(())

@@ -7,6 +7,7 @@ use super::data_api::Salt;
 use super::decide::{Candidate, Loaded};
 use super::{HandoffError, login, postgres, redshift};
 use crate::lake::Lake;
+use crate::ledger::State;
 use crate::lifecycle::Hook;
 
 /// What became of a load.
@@ -42,6 +43,7 @@ impl Session {
     pub(super) async fn open(
         pipeline: &Pipeline,
         lake: &Lake,
+        state: &State,
         remembered: &Remembered,
     ) -> Result<Self, HandoffError> {
         match &pipeline.warehouse {
@@ -52,7 +54,7 @@ impl Session {
                 let way = redshift::Way::open(access, lake, remembered).await?;
                 let role = iam_role.as_deref();
                 Ok(Self::Redshift(
-                    redshift::Session::open(way, role, pipeline).await?,
+                    redshift::Session::open(way, role, pipeline, (lake, state)).await?,
                 ))
             }
             None => Err(HandoffError::Dsn),

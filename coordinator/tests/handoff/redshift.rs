@@ -26,17 +26,15 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// The lake's folder stands for the bucket `lake`.
     pub(crate) async fn set(batches: usize) -> Self {
-        let server = Server::start().await;
+        let bench = Bench::new(COLUMNS, "");
+        bench.fill(0, batches, 20).await;
         Self::of(bench).await
     }
 
     /// The lake's folder stands for the bucket `lake`.
     pub(crate) async fn of(mut bench: Bench) -> Self {
         let server = Server::start().await;
-        let mut bench = Bench::new(COLUMNS, "");
-        bench.fill(0, batches, 20).await;
         bench.lake.url = "s3://lake/of-the-test".to_owned();
         let store: Arc<dyn ObjectStore> = Arc::clone(&bench.lake.store);
         let buckets = HashMap::from([("lake".to_owned(), store)]);
@@ -75,6 +73,27 @@ impl Stage {
             iam_role: Some(ROLE.to_owned()),
         });
         pipeline
+    }
+
+    /// Runs statements in a session with the simulator; the first column of what the last one gives.
+    pub(crate) async fn ask(&self, statements: &[&str]) -> Vec<String> {
+        let dsn = format!("postgres://loader@{}/dev", self.simulator.address);
+        let (client, connection) = tokio_postgres::connect(&dsn, tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        let running = tokio::spawn(connection);
+        let mut answer = Vec::new();
+        for sql in statements {
+            answer = client.simple_query(sql).await.unwrap();
+        }
+        running.abort();
+        let first = |message| {
+            let tokio_postgres::SimpleQueryMessage::Row(row) = message else {
+                return None;
+            };
+            row.get(0).map(str::to_owned)
+        };
+        answer.into_iter().filter_map(first).collect()
     }
 
     pub(crate) async fn loaded(&self, table: &str) -> Vec<String> {
