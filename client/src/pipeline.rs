@@ -4,11 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
+use millrace_coordinator::handoff::statistics;
+use millrace_coordinator::ledger::Ledger;
+use millrace_coordinator::ledger::embedded::EmbeddedLedger;
+use millrace_pipeline::catalog::encodings::Statistics;
 use millrace_pipeline::catalog::{ddl, docs, mart_ddl};
 use millrace_pipeline::{quality, spec};
 
 use crate::applied;
-use crate::cli::Output;
+use crate::cli::{Output, PipelineFile};
 use crate::lakes;
 use crate::output::{self, Exit};
 
@@ -49,6 +53,9 @@ pub(crate) struct Ddl {
     /// For which warehouse; default: the one that the file names, else PostgreSQL.
     #[arg(long, value_enum)]
     dialect: Option<Dialect>,
+    /// Choose Redshift's encodings by what the files of this lake say of the values: a folder or `s3://bucket/prefix`.
+    #[arg(long, value_name = "URL")]
+    lake: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -131,15 +138,37 @@ impl Ddl {
             Some(spec::model::Warehouse::Redshift { .. }) => Dialect::Redshift,
             Some(spec::model::Warehouse::Postgres { .. }) | None => Dialect::Postgres,
         };
+        let known = self.known()?;
         let statements = match self.dialect.unwrap_or(named) {
             Dialect::Postgres => (ddl::postgres(&pipeline), mart_ddl::postgres as fn(&_) -> String),
-            Dialect::Redshift => (ddl::redshift(&pipeline), mart_ddl::redshift as fn(&_) -> String),
+            Dialect::Redshift => (
+                ddl::redshift(&pipeline, &known),
+                mart_ddl::redshift as fn(&_) -> String,
+            ),
         };
         let (events, of_mart) = statements;
         let marts = pipeline.marts.iter().map(of_mart).filter(|sql| !sql.is_empty());
         let all: Vec<String> = std::iter::once(events).chain(marts).collect();
         output::result(&all.join("\n"))?;
         Ok(Exit::Done)
+    }
+}
+
+impl Ddl {
+    /// What the lake says, where it is to.
+    fn known(&self) -> Result<Statistics> {
+        if self.lake.is_none() {
+            return Ok(Statistics::default());
+        }
+        let opened = lakes::open(&PipelineFile {
+            file: self.file.clone(),
+            lake: self.lake.clone(),
+            environment: None,
+        })?;
+        lakes::runtime(1)?.block_on(async {
+            let ledger = EmbeddedLedger::read(&opened.lake).await?;
+            Ok(statistics::look(&opened.lake, ledger.state()).await)
+        })
     }
 }
 

@@ -1,10 +1,10 @@
 //! The shop example from end to end.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use crate::sandbox::{SCALE, Sandbox};
+use crate::sandbox::{HASH_KEY, SCALE, Sandbox};
 
 /// Ids of the good lines, by an oracle that parses the input itself: the first good copy of each.
 fn sent_ids(sandbox: &Sandbox) -> BTreeSet<String> {
@@ -141,4 +141,57 @@ fn a_query_sees_what_was_committed() {
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
     assert_eq!(rows[0]["n"], summary["events_written"]);
     assert_eq!(rows[0]["ids"], summary["events_written"]);
+}
+
+/// Texts of few values get a dictionary in Redshift, others do not; without a lake nobody knows.
+#[test]
+fn encodings_of_redshift_go_by_the_lakes_values() {
+    let sandbox = Sandbox::shop(40_000, 71);
+    let mut run = sandbox.command(&["run"], &["--threads", "2", "--batch", "64", "--input"]);
+    let run = run.arg(sandbox.path("sent/events")).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let statements = |with_lake: bool| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_millrace"));
+        command.args(["pipeline", "ddl", "--dialect", "redshift"]);
+        command.arg(sandbox.pipeline()).env("MILLRACE_HASH_KEY", HASH_KEY);
+        if with_lake {
+            command.arg("--lake").arg(sandbox.path("lake"));
+        }
+        let output = command.output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (with_lake, without) = (statements(true), statements(false));
+    let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for row in sandbox.rows() {
+        for (name, value) in row {
+            values.entry(name).or_default().insert(value);
+        }
+    }
+    let (mut few, mut many) = (0, 0);
+    for (name, values) in values {
+        let encoded = |encoding: &str| format!("    {name} VARCHAR(65535) ENCODE {encoding}");
+        if !without.contains(&encoded("zstd")) {
+            continue;
+        }
+        // A null is the empty text here; a file of few rows may have them in no dictionary.
+        match values.len() {
+            ..=40 => {
+                few += 1;
+                assert!(with_lake.contains(&encoded("bytedict")), "{name}: {with_lake}");
+                let why = format!("-- Encoding of {name}: bytedict, at most ");
+                assert!(with_lake.contains(&why) && !without.contains(&why), "{with_lake}");
+            }
+            2_000.. => {
+                many += 1;
+                assert!(with_lake.contains(&encoded("zstd")), "{name}: {with_lake}");
+            }
+            _ => {}
+        }
+    }
+    assert!(few > 1 && many > 1, "{few} and {many}: {with_lake}");
 }

@@ -4,14 +4,15 @@
 
 use millrace_pipeline::catalog::ddl;
 use millrace_pipeline::catalog::identifier::literal;
-use millrace_pipeline::spec::model::{Pipeline, RedshiftAccess, Warehouse};
+use millrace_pipeline::spec::model::{Pipeline, Warehouse};
 use millrace_proto::ids::BatchId;
 
 use super::HandoffError;
 use super::ask::{Ask, field};
 use super::connection::Connection;
-use super::data_api::DataApiClient;
 use super::decide::Loaded;
+use super::redshift::Way;
+use super::session::Remembered;
 use super::table::{FoundColumn, TableFault};
 use crate::lake::Lake;
 
@@ -61,16 +62,13 @@ pub(super) async fn loaded(
 
 /// The same from a connection of its own: a look that makes nothing. Where there is no load ledger, nothing is loaded.
 pub(super) async fn look(pipeline: &Pipeline, lake: &Lake) -> Result<Loaded, HandoffError> {
-    let access = match &pipeline.warehouse {
-        Some(Warehouse::Postgres { dsn, .. }) => {
-            return look_by(&Connection::open(dsn).await?, pipeline).await;
+    match &pipeline.warehouse {
+        Some(Warehouse::Postgres { dsn, .. }) => look_by(&Connection::open(dsn).await?, pipeline).await,
+        Some(Warehouse::Redshift { access, .. }) => {
+            let way = Way::open(access, lake, &Remembered::default()).await?;
+            look_by(&way, pipeline).await
         }
-        Some(Warehouse::Redshift { access, .. }) => access,
-        None => return Err(HandoffError::Dsn),
-    };
-    match access {
-        RedshiftAccess::Dsn(dsn) => look_by(&Connection::open(dsn).await?, pipeline).await,
-        RedshiftAccess::DataApi(api) => look_by(&DataApiClient::open(api, lake)?, pipeline).await,
+        None => Err(HandoffError::Dsn),
     }
 }
 

@@ -2,17 +2,19 @@
 //!
 //! In: the pipeline's connection string. Out: statements by the simple query protocol, which PostgreSQL and Redshift
 //! have alike, and COPY. TLS is used where the server offers it (`sslmode=prefer`, the default), and its certificate is
-//! then checked against the system's authorities; `sslmode=require` insists on TLS.
+//! then checked against the system's authorities; `sslmode=require` insists on TLS, and so does a login by IAM.
 
 use std::time::Duration;
 
 use millrace_pipeline::spec::model::Secret;
 use tokio::task::JoinHandle;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::HandoffError;
 use super::ask::{Ask, Row};
+use super::login::Login;
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,22 +48,31 @@ pub(crate) enum ConnectError {
 impl Connection {
     /// Connects to a warehouse.
     pub(super) async fn open(dsn: &Secret) -> Result<Self, HandoffError> {
-        Self::connect(dsn).await.map_err(|error| match error {
-            ConnectError::Dsn => HandoffError::Dsn,
-            ConnectError::Tls(source) => HandoffError::Tls(source),
-            ConnectError::Postgres(source) => {
-                let mut error = HandoffError::of("let us in", source);
-                if let HandoffError::Connection { what, .. } = &mut error {
-                    *what = "could not be made";
-                }
-                error
-            }
-        })
+        Self::connect(dsn).await.map_err(of_warehouse)
+    }
+
+    /// The same as somebody whom the connection string does not name, over TLS.
+    pub(super) async fn open_as(dsn: &Secret, login: &Login) -> Result<Self, HandoffError> {
+        let mut config = config(dsn).map_err(of_warehouse)?;
+        config
+            .user(&login.user)
+            .password(login.password.reveal())
+            .ssl_mode(SslMode::Require);
+        Self::by(config).await.map_err(of_warehouse)
+    }
+
+    /// The database that a connection string names.
+    pub(super) fn database(dsn: &Secret) -> Result<String, HandoffError> {
+        let config = config(dsn).map_err(of_warehouse)?;
+        config.get_dbname().map(str::to_owned).ok_or(HandoffError::Dsn)
     }
 
     /// Connects.
     pub(crate) async fn connect(dsn: &Secret) -> Result<Self, ConnectError> {
-        let mut config: Config = dsn.reveal().parse().map_err(|_| ConnectError::Dsn)?;
+        Self::by(config(dsn)?).await
+    }
+
+    async fn by(mut config: Config) -> Result<Self, ConnectError> {
         if config.get_application_name().is_none() {
             config.application_name("millrace");
         }
@@ -117,6 +128,24 @@ impl Ask for Connection {
     async fn run(&self, what: &str, sql: &str) -> Result<(), HandoffError> {
         let ran = self.client.batch_execute(sql).await;
         ran.map_err(|error| HandoffError::of(what, error))
+    }
+}
+
+fn config(dsn: &Secret) -> Result<Config, ConnectError> {
+    dsn.reveal().parse().map_err(|_| ConnectError::Dsn)
+}
+
+fn of_warehouse(error: ConnectError) -> HandoffError {
+    match error {
+        ConnectError::Dsn => HandoffError::Dsn,
+        ConnectError::Tls(source) => HandoffError::Tls(source),
+        ConnectError::Postgres(source) => {
+            let mut error = HandoffError::of("let us in", source);
+            if let HandoffError::Connection { what, .. } = &mut error {
+                *what = "could not be made";
+            }
+            error
+        }
     }
 }
 

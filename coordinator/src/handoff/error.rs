@@ -132,6 +132,15 @@ pub enum HandoffError {
         #[source]
         source: Box<ApiError>,
     },
+    /// AWS gave no user and password.
+    #[error("AWS gave no login to the warehouse: {target}")]
+    Login {
+        /// Whom, and of which cluster or workgroup.
+        target: String,
+        /// Its answer, or why there is none.
+        #[source]
+        source: Box<ApiError>,
+    },
     /// A COPY brought another number of rows than the manifests of its batches say.
     #[error(
         "table `{table}`: COPY did not bring the {expected} rows that the manifests say; nothing was loaded"
@@ -312,7 +321,7 @@ impl HandoffError {
         match self {
             Self::Connection { .. } | Self::Silent { .. } | Self::Lake(_) => true,
             Self::Refused { refusal, .. } => refusal.is_passing(),
-            Self::Api { source, .. } => source.is_passing,
+            Self::Api { source, .. } | Self::Login { source, .. } => source.is_passing,
             // The store may have failed; a file that is damaged stays so, and costs a try now and then.
             Self::File { .. } | Self::Model { .. } => true,
             Self::Manifest(error) => matches!(error, CommitError::Lake(_)),
@@ -332,6 +341,11 @@ impl HandoffError {
         }
     }
 
+    /// Whether who we say we are is not let in.
+    pub(super) fn is_login_refused(&self) -> bool {
+        matches!(self, Self::Refused { refusal, .. } if refusal.kind() == "credentials")
+    }
+
     /// Whether another transaction held a lock for longer than we wait.
     pub(super) fn is_lock_timeout(&self) -> bool {
         matches!(self, Self::Refused { refusal, .. } if refusal.is_lock_timeout())
@@ -342,7 +356,7 @@ impl HandoffError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Connection { .. } | Self::Silent { .. } | Self::Tls(_) => "connection",
-            Self::Api { source, .. } => source.kind(),
+            Self::Api { source, .. } | Self::Login { source, .. } => source.kind(),
             Self::Refused { refusal, .. } => refusal.kind(),
             Self::Table { .. } | Self::Stray { .. } => "table",
             Self::Copy { .. }

@@ -32,6 +32,7 @@ mod follow;
 pub mod hold;
 mod jsonb;
 mod leading;
+mod login;
 pub mod marts;
 mod postgres;
 pub mod preflight;
@@ -40,6 +41,7 @@ mod redshift;
 pub mod removal;
 pub mod report;
 mod session;
+pub mod statistics;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -55,9 +57,8 @@ use crate::ledger::State;
 use crate::lifecycle::Hook;
 use crate::metrics::handoff::HandoffMetrics;
 use backlog::Backlog;
-use data_api::Salt;
 use expired::Expired;
-use session::{Load, Outcome, Session};
+use session::{Load, Outcome, Remembered, Session};
 
 pub use copy::CellError;
 pub use data_api::ApiError;
@@ -121,8 +122,7 @@ pub struct Handoff {
     lake: Lake,
     watched: Watched,
     session: Option<Session>,
-    /// What tells this process's tries of a load from those before.
-    salt: Salt,
+    remembered: Remembered,
     /// What the load ledger held when it was looked at last.
     loaded: Option<Loaded>,
     expired: Expired,
@@ -140,7 +140,7 @@ impl Handoff {
             lake,
             watched,
             session: None,
-            salt: Salt::default(),
+            remembered: Remembered::default(),
             loaded: None,
             expired: Expired::default(),
         })
@@ -169,7 +169,7 @@ impl Handoff {
         let decisions = decisions(&self.lake, state).await?;
         self.expired.look(&self.lake, state).await?;
         if self.session.is_none()
-            && let Err(error) = self.connect().await
+            && let Err(error) = self.connect(state).await
         {
             // What was committed before we ever reached the warehouse may be there: only what comes since waits for sure.
             let loaded = self.loaded.get_or_insert_with(|| all_committed(state));
@@ -229,8 +229,8 @@ impl Handoff {
         }
     }
 
-    async fn connect(&mut self) -> Result<(), HandoffError> {
-        let session = Session::open(&self.pipeline, &self.lake, &self.salt).await?;
+    async fn connect(&mut self, state: &State) -> Result<(), HandoffError> {
+        let session = Session::open(&self.pipeline, &self.lake, state, &self.remembered).await?;
         self.loaded = Some(session.loaded(&self.pipeline).await?);
         self.session = Some(session);
         Ok(())

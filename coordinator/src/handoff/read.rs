@@ -216,7 +216,7 @@ impl Reader {
 }
 
 /// A data file where it lies: what is needed of it is read by ranges, a small one whole at once.
-struct DataObject {
+pub(super) struct DataObject {
     lake: Lake,
     path: Path,
     bytes: u64,
@@ -224,7 +224,7 @@ struct DataObject {
 }
 
 impl DataObject {
-    fn of(lake: &Lake, file: &DataFile) -> Self {
+    pub(super) fn of(lake: &Lake, file: &DataFile) -> Self {
         Self {
             lake: lake.clone(),
             path: lake.path(&file.object.key),
@@ -233,7 +233,7 @@ impl DataObject {
         }
     }
 
-    async fn fetch_if_small(&mut self) -> Result<(), ParquetError> {
+    pub(super) async fn fetch_if_small(&mut self) -> Result<(), ParquetError> {
         if self.bytes <= WHOLE_BYTES_MAX {
             self.whole = Some(self.get_bytes(0..self.bytes).await?);
         }

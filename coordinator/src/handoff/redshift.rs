@@ -30,10 +30,11 @@ use super::connection::Connection;
 use super::data_api::{self, DataApiClient, Salt};
 use super::decide::{Candidate, Loaded};
 use super::preflight::preflight;
-use super::session::{Load, Outcome};
+use super::session::{Load, Outcome, Remembered};
 use super::table::compare;
-use super::{HandoffError, read};
+use super::{HandoffError, login, read, statistics};
 use crate::lake::{Lake, LakeError};
+use crate::ledger::State;
 use crate::lifecycle::{Hook, Moment};
 
 /// Most batches of one COPY.
@@ -62,13 +63,17 @@ impl Way {
     pub(super) async fn open(
         access: &RedshiftAccess,
         lake: &Lake,
-        salt: &Salt,
+        remembered: &Remembered,
     ) -> Result<Self, HandoffError> {
         match access {
             RedshiftAccess::Dsn(dsn) => Ok(Self::Postgres(Connection::open(dsn).await?)),
+            RedshiftAccess::Iam { dsn, iam } => {
+                let connection = login::connect(dsn, iam, &lake.s3, &remembered.login).await?;
+                Ok(Self::Postgres(connection))
+            }
             RedshiftAccess::DataApi(api) => {
                 let client = DataApiClient::open(api, lake)?;
-                Ok(Self::DataApi(client, Salt::clone(salt)))
+                Ok(Self::DataApi(client, Salt::clone(&remembered.salt)))
             }
         }
     }
@@ -132,6 +137,7 @@ impl Session {
         way: Way,
         role: Option<&str>,
         pipeline: &Pipeline,
+        stored: (&Lake, &State),
     ) -> Result<Self, HandoffError> {
         let session = Self {
             way,
@@ -139,7 +145,7 @@ impl Session {
             ledger: ddl::ledger(pipeline),
             role: role.map(str::to_owned),
         };
-        session.settle_table(pipeline).await?;
+        session.settle_table(pipeline, stored).await?;
         Ok(session)
     }
 
@@ -148,7 +154,11 @@ impl Session {
         catalogue::loaded(&self.way, &self.ledger, pipeline).await
     }
 
-    async fn settle_table(&self, pipeline: &Pipeline) -> Result<(), HandoffError> {
+    async fn settle_table(
+        &self,
+        pipeline: &Pipeline,
+        (lake, state): (&Lake, &State),
+    ) -> Result<(), HandoffError> {
         // First what was loaded, then the table: another loader may make both meanwhile, and the table comes before its rows.
         let ledger = catalogue::columns(&self.way, &catalogue::ledger_of(&self.table)).await?;
         let was_loaded = !ledger.is_empty() && !self.loaded(pipeline).await?.is_empty();
@@ -162,7 +172,8 @@ impl Session {
                 let sql = format!("CREATE SCHEMA IF NOT EXISTS {}", qualified(schema));
                 self.way.run(&what, &sql).await?;
             }
-            self.way.run(&what, &ddl::redshift(pipeline)).await?;
+            let known = statistics::look(lake, state).await;
+            self.way.run(&what, &ddl::redshift(pipeline, &known)).await?;
         }
         if found.is_empty() {
             return Ok(());

@@ -5,8 +5,9 @@ use millrace_proto::manifest::Manifest;
 
 use super::data_api::Salt;
 use super::decide::{Candidate, Loaded};
-use super::{HandoffError, postgres, redshift};
+use super::{HandoffError, login, postgres, redshift};
 use crate::lake::Lake;
+use crate::ledger::State;
 use crate::lifecycle::Hook;
 
 /// What became of a load.
@@ -24,6 +25,14 @@ pub(super) struct Load {
     pub(super) manifest: Manifest,
 }
 
+/// What is known from one session to the next.
+#[derive(Clone, Default)]
+pub(super) struct Remembered {
+    /// What tells this process's tries of a load from those before.
+    pub(super) salt: Salt,
+    pub(super) login: login::Kept,
+}
+
 /// An open session, the table checked.
 pub(super) enum Session {
     Postgres(postgres::Session),
@@ -31,16 +40,21 @@ pub(super) enum Session {
 }
 
 impl Session {
-    pub(super) async fn open(pipeline: &Pipeline, lake: &Lake, salt: &Salt) -> Result<Self, HandoffError> {
+    pub(super) async fn open(
+        pipeline: &Pipeline,
+        lake: &Lake,
+        state: &State,
+        remembered: &Remembered,
+    ) -> Result<Self, HandoffError> {
         match &pipeline.warehouse {
             Some(Warehouse::Postgres { dsn, .. }) => {
                 Ok(Self::Postgres(postgres::Session::open(dsn, pipeline).await?))
             }
             Some(Warehouse::Redshift { access, iam_role, .. }) => {
-                let way = redshift::Way::open(access, lake, salt).await?;
+                let way = redshift::Way::open(access, lake, remembered).await?;
                 let role = iam_role.as_deref();
                 Ok(Self::Redshift(
-                    redshift::Session::open(way, role, pipeline).await?,
+                    redshift::Session::open(way, role, pipeline, (lake, state)).await?,
                 ))
             }
             None => Err(HandoffError::Dsn),

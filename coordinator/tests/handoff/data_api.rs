@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use millrace_coordinator::handoff::Handoff;
-use millrace_loadtest::redshift_sim::Fault;
+use millrace_loadtest::redshift_sim::{Fault, Key};
 use millrace_pipeline::source::S3Options;
-use millrace_pipeline::spec::model::{DataApi, DataApiTarget, RedshiftAccess, Secret};
+use millrace_pipeline::spec::model::{DataApi, RedshiftAccess, RedshiftTarget, Secret};
 
 use crate::lakes::COLUMNS;
 use crate::loads::PATIENCE;
@@ -15,14 +15,21 @@ use crate::redshift::{Stage, expire_through, replace_periods_through};
 
 pub(crate) struct ApiStage {
     pub(crate) stage: Stage,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl ApiStage {
     pub(crate) async fn set(batches: usize) -> Self {
-        let mut stage = Stage::set(batches).await;
+        Self::of(Stage::set(batches).await).await
+    }
+
+    pub(crate) async fn of(mut stage: Stage) -> Self {
         let listen = "127.0.0.1:0".parse().unwrap();
-        let address = stage.simulator.serve_data_api(listen).await.unwrap();
+        let key = Key {
+            id: "loader".to_owned(),
+            secret: "secret".to_owned(),
+        };
+        let address = stage.simulator.serve_http(listen, key).await.unwrap();
         stage.bench.lake.s3 = S3Options {
             region: Some("eu-central-1".to_owned()),
             access_key_id: Some("loader".to_owned()),
@@ -38,7 +45,7 @@ impl ApiStage {
 
     pub(crate) fn access(&self) -> RedshiftAccess {
         RedshiftAccess::DataApi(DataApi {
-            target: DataApiTarget::Workgroup("analytics".to_owned()),
+            target: RedshiftTarget::Workgroup("analytics".to_owned()),
             database: "dev".to_owned(),
             secret_arn: None,
             region: None,
@@ -186,7 +193,7 @@ async fn a_models_periods_are_replaced_once_through_lost_answers() {
         Fault::TooMany,
         Fault::Conflict,
     ];
-    replace_periods_through(&mut api.stage, &access, &faults).await;
+    replace_periods_through(&mut api.stage, &access, &faults, 2).await;
 }
 
 /// A batch takes 40 statements: a table of more described columns is made by several.

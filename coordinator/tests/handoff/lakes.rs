@@ -153,20 +153,36 @@ impl Bench {
         for (id, batch) in self.state().await.committed() {
             let digest = batch.manifest.as_deref().unwrap();
             for file in commit::committed(&self.lake, id, digest).await.unwrap().files {
-                let bytes = self.lake.get(&file.object.key).await.unwrap();
-                let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-                    .unwrap()
-                    .build()
-                    .unwrap();
-                for batch in reader {
-                    let batch = batch.unwrap();
-                    let column = batch.column_by_name("id").unwrap();
-                    let column = arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8).unwrap();
-                    ids.extend(column.as_string::<i32>().iter().flatten().map(str::to_owned));
-                }
+                ids.extend(self.ids_in(&file.object.key).await);
             }
         }
         ids.sort();
+        ids
+    }
+
+    /// Ids of all events that are stored, counted or not, sorted.
+    pub(crate) async fn ids_stored(&self) -> Vec<String> {
+        let mut ids = Vec::new();
+        for (key, _) in self.lake.list("data").await.unwrap() {
+            ids.extend(self.ids_in(&key).await);
+        }
+        ids.sort();
+        ids
+    }
+
+    async fn ids_in(&self, key: &str) -> Vec<String> {
+        let bytes = self.lake.get(key).await.unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+            .unwrap()
+            .build()
+            .unwrap();
+        let mut ids = Vec::new();
+        for batch in reader {
+            let batch = batch.unwrap();
+            let column = batch.column_by_name("id").unwrap();
+            let column = arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8).unwrap();
+            ids.extend(column.as_string::<i32>().iter().flatten().map(str::to_owned));
+        }
         ids
     }
 }

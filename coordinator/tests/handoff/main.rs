@@ -11,7 +11,9 @@
 mod data_api;
 mod days;
 mod ends;
+mod erase;
 mod faults;
+mod iam;
 mod lakes;
 mod loads;
 mod proxy;

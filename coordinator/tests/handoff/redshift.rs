@@ -26,11 +26,15 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// The lake's folder stands for the bucket `lake`.
     pub(crate) async fn set(batches: usize) -> Self {
-        let server = Server::start().await;
-        let mut bench = Bench::new(COLUMNS, "");
+        let bench = Bench::new(COLUMNS, "");
         bench.fill(0, batches, 20).await;
+        Self::of(bench).await
+    }
+
+    /// The lake's folder stands for the bucket `lake`.
+    pub(crate) async fn of(mut bench: Bench) -> Self {
+        let server = Server::start().await;
         bench.lake.url = "s3://lake/of-the-test".to_owned();
         let store: Arc<dyn ObjectStore> = Arc::clone(&bench.lake.store);
         let buckets = HashMap::from([("lake".to_owned(), store)]);
@@ -69,6 +73,27 @@ impl Stage {
             iam_role: Some(ROLE.to_owned()),
         });
         pipeline
+    }
+
+    /// Runs statements in a session with the simulator; the first column of what the last one gives.
+    pub(crate) async fn ask(&self, statements: &[&str]) -> Vec<String> {
+        let dsn = format!("postgres://loader@{}/dev", self.simulator.address);
+        let (client, connection) = tokio_postgres::connect(&dsn, tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        let running = tokio::spawn(connection);
+        let mut answer = Vec::new();
+        for sql in statements {
+            answer = client.simple_query(sql).await.unwrap();
+        }
+        running.abort();
+        let first = |message| {
+            let tokio_postgres::SimpleQueryMessage::Row(row) = message else {
+                return None;
+            };
+            row.get(0).map(str::to_owned)
+        };
+        answer.into_iter().filter_map(first).collect()
     }
 
     pub(crate) async fn loaded(&self, table: &str) -> Vec<String> {
@@ -234,10 +259,16 @@ async fn a_refused_copy_names_file_column_and_rule() {
 const MODELS: &str = "models:
   - {name: daily, every: day, sql: \"SELECT \\\"user\\\" AS who, count(*) AS n, sum(price) AS spent FROM events GROUP BY 1\", warehouse: {table: TABLE}}";
 
-/// Each period is replaced in one transaction, whatever happens on the way. `access` is what the pipeline file says of it.
-pub(crate) async fn replace_periods_through(stage: &mut Stage, access: &str, faults: &[Fault]) {
+/// Each period is replaced in one transaction, whatever happens on the way. `access` is what the pipeline file says of it,
+/// `batches` are there.
+pub(crate) async fn replace_periods_through(
+    stage: &mut Stage,
+    access: &str,
+    faults: &[Fault],
+    mut batches: usize,
+) {
     let hook: Hook = Arc::new(|_| {});
-    let (lake, mut batches) = (stage.bench.lake.clone(), 2);
+    let lake = stage.bench.lake.clone();
     let limits = Limits {
         threads: 2,
         memory_bytes: 64 << 20,
@@ -284,5 +315,5 @@ async fn a_models_periods_are_replaced_once_through_lost_connections() {
     let mut stage = Stage::set(2).await;
     let access = format!("dsn: \"postgres://loader@{}/dev\"", stage.simulator.address);
     let faults = [Fault::LoseBeforeCommit, Fault::LoseAfterCommit, Fault::Conflict];
-    replace_periods_through(&mut stage, &access, &faults).await;
+    replace_periods_through(&mut stage, &access, &faults, 2).await;
 }

@@ -163,18 +163,79 @@ async fn redshift_by(stage: &Stage, access: RedshiftAccess) {
         "statistics",
     ];
     assert_eq!(subjects(&report), expected, "{report:#?}");
-    let dsn = format!("postgres://loader@{}/dev", stage.simulator.address);
-    let (client, connection) = tokio_postgres::connect(&dsn, tokio_postgres::NoTls)
-        .await
-        .unwrap();
-    let running = tokio::spawn(connection);
     for finding in &report.findings {
         assert_eq!(finding.level, Level::Advice);
-        client.simple_query(&finding.statement).await.unwrap();
+        stage.ask(&[&finding.statement]).await;
     }
-    running.abort();
     let report = look(&stage.bench, &pipeline).await;
     assert!(report.findings.is_empty(), "{report:#?}");
+}
+
+/// Twelve thousand events of so many users.
+async fn add(bench: &Bench, file: &str, users: usize) {
+    let line = |row: usize| {
+        let (hour, user) = (row % 24, row % users);
+        format!(
+            "{{\"id\":\"{file}{row}\",\"at\":\"2026-01-01T{hour:02}:00:00Z\",\"user\":\"user-{user}\"}}\n"
+        )
+    };
+    bench.write(
+        &format!("in/{file}.json"),
+        &(0..12_000).map(line).collect::<String>(),
+    );
+    bench.run().await;
+}
+
+/// A table is made by what the lake says of its values, and what the lake says later is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redshifts_encodings_go_by_the_lakes_values() {
+    let stage = Stage::set(1).await;
+    let (few, table) = (stage.server.table(), stage.server.table());
+    let state = stage.bench.state().await;
+    stage
+        .handoff_by(stage.by_dsn(), &few)
+        .settle(&state, PATIENCE)
+        .await
+        .unwrap();
+    add(&stage.bench, "a", 7).await;
+    // What was made when there were few rows is to be otherwise...
+    let report = look(&stage.bench, &stage.pipeline_by(stage.by_dsn(), &few)).await;
+    let [finding] = &report.findings[..] else {
+        panic!("{report:#?}");
+    };
+    assert_eq!(
+        (finding.what.as_str(), finding.found.as_str()),
+        ("encoding of \"user\"", "zstd")
+    );
+    let (encoding, why) = finding.wanted.split_once(": at most ").unwrap();
+    assert!(
+        encoding == "bytedict" && why.contains(" values of ") && why.contains(" in 120"),
+        "{why}"
+    );
+    // ... and what is made now is.
+    let state = stage.bench.state().await;
+    stage
+        .handoff_by(stage.by_dsn(), &table)
+        .settle(&state, PATIENCE)
+        .await
+        .unwrap();
+    let pipeline = stage.pipeline_by(stage.by_dsn(), &table);
+    let report = look(&stage.bench, &pipeline).await;
+    assert!(report.findings.is_empty(), "{report:#?}");
+    let look_at = format!("SET search_path TO {}", table.split('.').next().unwrap());
+    let encoding = "SELECT encoding FROM pg_table_def WHERE tablename = 'events' AND \"column\" = 'user'";
+    assert_eq!(stage.ask(&[&look_at, encoding]).await, ["bytedict"]);
+
+    // More users come, and a block's dictionary would not hold them.
+    add(&stage.bench, "b", 600).await;
+    let report = look(&stage.bench, &pipeline).await;
+    let [finding] = &report.findings[..] else {
+        panic!("{report:#?}");
+    };
+    assert_eq!(finding.found, "bytedict");
+    assert!(finding.wanted.starts_with("zstd: at most 6"), "{finding:?}");
+    stage.ask(&[&finding.statement]).await;
+    assert!(look(&stage.bench, &pipeline).await.findings.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,7 @@
 //! | at most 40 statements in a batch, one statement in each               | "Considerations when calling the Amazon Redshift Data API" |
 //! | exactly one of workgroup and cluster, and a database                  | the same                                                |
 //! | results come in pages                                                 | GetStatementResult                                      |
+//! | requests are signed for `redshift-data`                               | "Making API requests" (signature.rs)                    |
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +18,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use super::http::{Call, Caller};
+use super::http::{Call, Caller, JSON};
+use super::logins::{Answered, now};
+use super::signature::{self, Key};
 use super::wire::Answer;
 use super::{Fault, Refused, Shared, connect};
 
@@ -66,42 +69,53 @@ fn invalid(text: impl Into<String>) -> Exception {
     Exception(400, "ValidationException", text.into())
 }
 
-/// Serves one client.
-pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) -> std::io::Result<()> {
+/// Serves one client: statements, and logins.
+pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, key: Key) -> std::io::Result<()> {
     let mut caller = Caller::new(stream);
     while let Some(call) = caller.call().await? {
-        let executes = call.target.ends_with("ExecuteStatement");
-        let answer = if executes && let Some(fault) = shared.take(Fault::is_of_requests) {
-            Err(if fault == Fault::TooMany {
-                let text = "active statements exceeded the limit".to_owned();
-                Exception(400, "ActiveStatementsExceededException", text)
-            } else {
-                Exception(400, "ThrottlingException", "Rate exceeded".to_owned())
-            })
-        } else {
-            answer(&call, &shared)
-        };
-        let is_batch = call.target == "BatchExecuteStatement";
-        if is_batch && shared.take(|fault| fault == Fault::LoseAnswer).is_some() {
-            return Ok(());
-        }
-        match answer {
-            Ok(body) => caller.answer(200, &body.to_string()).await?,
-            Err(Exception(status, name, message)) => {
-                let body = json!({ "__type": name, "Message": message, "message": message });
-                caller.answer(status, &body.to_string()).await?;
+        let door = shared.door.lock().clone();
+        let (status, content, body) = match (call.action("RedshiftData"), door) {
+            (None, Some(door)) => door.logins.answer(&call, &key),
+            (action, _) => {
+                let action = action.unwrap_or_default().to_owned();
+                let told = statement(&action, &call, &shared, &key);
+                let is_batch = action == "BatchExecuteStatement";
+                if is_batch && shared.take(|fault| fault == Fault::LoseAnswer).is_some() {
+                    return Ok(());
+                }
+                told
             }
-        }
+        };
+        caller.answer(status, content, &body).await?;
     }
     Ok(())
 }
 
-fn answer(call: &Call, shared: &Arc<Shared>) -> Result<Value, Exception> {
-    if !call.is_signed {
-        let text = "the request is not signed for redshift-data".to_owned();
-        return Err(Exception(403, "MissingAuthenticationTokenException", text));
+fn statement(action: &str, call: &Call, shared: &Arc<Shared>, key: &Key) -> Answered {
+    let executes = action.ends_with("ExecuteStatement");
+    let answer = if executes && let Some(fault) = shared.take(Fault::is_of_requests) {
+        Err(if fault == Fault::TooMany {
+            let text = "active statements exceeded the limit".to_owned();
+            Exception(400, "ActiveStatementsExceededException", text)
+        } else {
+            Exception(400, "ThrottlingException", "Rate exceeded".to_owned())
+        })
+    } else {
+        answer(action, call, shared, key)
+    };
+    match answer {
+        Ok(body) => (200, JSON, body.to_string()),
+        Err(Exception(status, name, message)) => {
+            let body = json!({ "__type": name, "Message": message, "message": message });
+            (status, JSON, body.to_string())
+        }
     }
-    match call.target.as_str() {
+}
+
+fn answer(action: &str, call: &Call, shared: &Arc<Shared>, key: &Key) -> Result<Value, Exception> {
+    signature::check(call, "redshift-data", key, now())
+        .map_err(|fault| Exception(403, fault.names().1, format!("{fault:?}")))?;
+    match action {
         "ExecuteStatement" | "BatchExecuteStatement" => execute(read(&call.body)?, shared),
         "DescribeStatement" => describe(&read(&call.body)?, shared),
         "GetStatementResult" => result(&read(&call.body)?, shared),

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as a client of the Data API needs: requests with a length, one answer each, connections kept.
+//! As much of HTTP/1.1 as a client of AWS needs: requests with a length, one answer each, connections kept.
 
 use std::io;
 
@@ -10,12 +10,32 @@ const BODY_MAX: usize = 16 << 20;
 /// Longest line of a head.
 const LINE_MAX: u64 = 64 << 10;
 
+pub(super) const JSON: &str = "application/x-amz-json-1.1";
+pub(super) const FORM: &str = "application/x-www-form-urlencoded";
+pub(super) const XML: &str = "text/xml";
+
+#[derive(Debug, Clone)]
 pub(super) struct Call {
-    /// What comes after the dot of `X-Amz-Target`.
-    pub(super) target: String,
-    /// Whether it is signed for the service.
-    pub(super) is_signed: bool,
+    /// The first line without the version: `POST /`.
+    pub(super) line: String,
+    /// Names in small letters.
+    pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
+}
+
+impl Call {
+    /// A header's value; none is the empty one.
+    pub(super) fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(header, _)| header == name);
+        found.map_or("", |(_, value)| value)
+    }
+
+    /// What comes after the service and its dot in `X-Amz-Target`; none for another service.
+    pub(super) fn action(&self, service: &str) -> Option<&str> {
+        self.header("x-amz-target")
+            .strip_prefix(service)?
+            .strip_prefix('.')
+    }
 }
 
 pub(super) struct Caller {
@@ -31,34 +51,28 @@ impl Caller {
 
     /// The next request; none when the client is gone.
     pub(super) async fn call(&mut self) -> io::Result<Option<Call>> {
-        let mut call = Call {
-            target: String::new(),
-            is_signed: false,
-            body: Vec::new(),
-        };
-        if self.line().await?.is_empty() {
+        let line = self.line().await?;
+        if line.is_empty() {
             return Ok(None);
         }
-        let mut length = 0;
+        let line = line.rsplit_once(' ').map_or("", |(line, _)| line).to_owned();
+        let mut headers = Vec::new();
         loop {
             let line = self.line().await?;
             let Some((name, value)) = line.split_once(':') else {
                 break;
             };
-            let value = value.trim();
-            match name.to_lowercase().as_str() {
-                "content-length" => length = value.parse().map_err(|_| io::ErrorKind::InvalidData)?,
-                "x-amz-target" => {
-                    let (_, target) = value.split_once('.').unwrap_or_default();
-                    target.clone_into(&mut call.target);
-                }
-                "authorization" => {
-                    call.is_signed = value.starts_with("AWS4-HMAC-SHA256 ")
-                        && value.contains("/redshift-data/aws4_request");
-                }
-                _ => {}
-            }
+            headers.push((name.to_lowercase(), value.trim().to_owned()));
         }
+        let mut call = Call {
+            line,
+            headers,
+            body: Vec::new(),
+        };
+        let length = match call.header("content-length") {
+            "" => 0,
+            length => length.parse().map_err(|_| io::ErrorKind::InvalidData)?,
+        };
         if length > BODY_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -73,9 +87,9 @@ impl Caller {
         Ok(line.trim_end().to_owned())
     }
 
-    pub(super) async fn answer(&mut self, status: u16, body: &str) -> io::Result<()> {
+    pub(super) async fn answer(&mut self, status: u16, content: &str, body: &str) -> io::Result<()> {
         let head = format!(
-            "HTTP/1.1 {status} Answer\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\n\r\n",
+            "HTTP/1.1 {status} Answer\r\nContent-Type: {content}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         self.stream.write_all(head.as_bytes()).await?;

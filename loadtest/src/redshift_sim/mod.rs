@@ -14,13 +14,15 @@
 //! | lose the answer         | accepts the next batch of the Data API, and closes the connection |
 //! | throttle, too many      | refuses the next statement of the Data API                      |
 //!
-//! Each fault happens once.
+//! Each fault happens once. Everybody is let in, until it demands logins (logins.rs).
 
 mod catalogue;
 mod copy;
 mod data_api;
 mod http;
+mod logins;
 mod rules;
+mod signature;
 mod statement;
 mod wire;
 
@@ -36,6 +38,9 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 pub use catalogue::Figures;
 use copy::execute;
+pub use logins::Account;
+use logins::Door;
+pub use signature::Key;
 use statement::{Copy, translate};
 use wire::{Answer, Wire};
 
@@ -90,6 +95,7 @@ struct Shared {
     fault: Mutex<Option<Fault>>,
     statements: data_api::Statements,
     catalogue: catalogue::Catalogue,
+    door: Mutex<Option<Arc<Door>>>,
 }
 
 /// A running simulator.
@@ -112,12 +118,15 @@ impl Simulator {
     /// Listens; `dsn` is the PostgreSQL that keeps the rows, `buckets` are what COPY can read.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// When that PostgreSQL cannot be reached, or the address cannot be listened on.
     pub async fn start(
         listen: SocketAddr,
         dsn: String,
         buckets: HashMap<String, Arc<dyn ObjectStore>>,
     ) -> std::io::Result<Self> {
+        statement::make_functions(&dsn)
+            .await
+            .map_err(std::io::Error::other)?;
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -126,6 +135,7 @@ impl Simulator {
             fault: Mutex::new(None),
             statements: data_api::Statements::default(),
             catalogue: catalogue::Catalogue::default(),
+            door: Mutex::default(),
         });
         let for_all = Arc::clone(&shared);
         let task = tokio::spawn(async move {
@@ -142,21 +152,44 @@ impl Simulator {
         })
     }
 
-    /// Listens for the Data API too; its address.
+    /// Listens for AWS's requests too: the Data API's, and those for logins. Gives its address. `key` is the one that signs.
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub async fn serve_data_api(&mut self, listen: SocketAddr) -> std::io::Result<SocketAddr> {
+    pub async fn serve_http(&mut self, listen: SocketAddr, key: Key) -> std::io::Result<SocketAddr> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let shared = Arc::clone(&self.shared);
         self.tasks.push(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move { data_api::serve(stream, shared).await.ok() });
+                let (shared, key) = (Arc::clone(&shared), key.clone());
+                tokio::spawn(async move { data_api::serve(stream, shared, key).await.ok() });
             }
         }));
         Ok(address)
+    }
+
+    /// From now on only those are let in, over TLS, who come with a login that was given to them. `certificate` and `key` are PEM.
+    ///
+    /// # Errors
+    /// When they cannot be used.
+    pub fn demand_logins(&self, account: Account, certificate: &[u8], key: &[u8]) -> std::io::Result<()> {
+        *self.shared.door.lock() = Some(Arc::new(Door::new(account, certificate, key)?));
+        Ok(())
+    }
+
+    /// Sets the clock by which logins end, so many seconds ahead of the machine's.
+    pub fn set_clock(&self, ahead: i64) {
+        if let Some(door) = &*self.shared.door.lock() {
+            door.logins.set_clock(ahead);
+        }
+    }
+
+    /// The actions by which logins were asked for, in their order.
+    #[must_use]
+    pub fn logins_asked(&self) -> Vec<String> {
+        let door = self.shared.door.lock();
+        door.as_ref().map(|door| door.logins.asked()).unwrap_or_default()
     }
 
     /// Says what a table's upkeep has come to; `schema.table`.
@@ -183,7 +216,8 @@ impl Shared {
 }
 
 async fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    let mut wire = Wire::welcome(stream).await?;
+    let door = shared.door.lock().clone();
+    let mut wire = Wire::welcome(stream, door.as_deref()).await?;
     let Ok(mut session) = connect(shared).await else {
         return Ok(());
     };
@@ -204,12 +238,16 @@ async fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
 async fn connect(shared: &Shared) -> Result<Session<'_>, Refused> {
     let connected = tokio_postgres::connect(&shared.dsn, NoTls).await;
     let (client, connection) = connected.map_err(|error| refused(&error))?;
-    Ok(Session {
+    let running = tokio::spawn(connection);
+    let session = Session {
         client,
-        running: tokio::spawn(connection),
+        running,
         copied: 0,
         shared,
-    })
+    };
+    let settings = session.client.batch_execute(statement::SETTINGS).await;
+    settings.map_err(|error| refused(&error))?;
+    Ok(session)
 }
 
 struct Session<'a> {

@@ -1,5 +1,6 @@
 //! The rules of COPY from Parquet that the simulator holds to: from which page of Amazon's "Database Developer Guide" each one
-//! is, and the test that fails when it is not held to. Where the guide leaves something open, the simulator refuses.
+//! is, and the test that fails when it is not held to. Where the guide leaves something open, the simulator refuses. Those of logins
+//! by IAM stand in [`super::logins`], those of the Data API in [`super::data_api`].
 //!
 //! | rule                                                                        | page                                     | test |
 //! |-----------------------------------------------------------------------------|------------------------------------------|------|

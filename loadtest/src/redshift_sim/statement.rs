@@ -4,8 +4,52 @@
 //! |---------------------------------------------------------------|-----------------------------------------------------|
 //! | FROM, IAM_ROLE, MANIFEST, FILLRECORD, ACCEPTINVCHARS, STATUPDATE, EXPLICIT_IDS, a column list, SERIALIZETOJSON | allowed |
 //! | REGION, MAXERROR, ACCEPTANYDATE, every option of text formats | refused                                              |
+//!
+//! | in other statements                                           | Redshift's guide                                    |
+//! |---------------------------------------------------------------|-----------------------------------------------------|
+//! | a backslash in a text literal is an escape                    | "QUOTE_LITERAL function"                            |
+//! | `json_serialize` writes no blanks, `null` for a null, and fails beyond the longest VARCHAR | "JSON_SERIALIZE function" |
+//! | `json_size` is the length of that text in bytes               | "JSON_SIZE function"                                |
+
+use tokio_postgres::NoTls;
 
 use super::Refused;
+
+/// What PostgreSQL has to be told in each session.
+pub(super) const SETTINGS: &str =
+    "SET standard_conforming_strings = off; SET escape_string_warning = off; SET backslash_quote = on";
+
+/// Redshift's functions that PostgreSQL lacks.
+const FUNCTIONS: &str = r#"
+CREATE OR REPLACE FUNCTION public.json_written(value jsonb) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE jsonb_typeof(value)
+    WHEN 'object' THEN '{' || coalesce((SELECT string_agg(to_json(e.key)::text || ':' || public.json_written(e.value), ',')
+      FROM jsonb_each(value) AS e), '') || '}'
+    WHEN 'array' THEN '[' || coalesce((SELECT string_agg(public.json_written(e.item), ',' ORDER BY e.n)
+      FROM jsonb_array_elements(value) WITH ORDINALITY AS e(item, n)), '') || ']'
+    ELSE value::text END
+$$;
+CREATE OR REPLACE FUNCTION public.json_size(value jsonb) RETURNS integer LANGUAGE sql IMMUTABLE AS $$
+  SELECT octet_length(coalesce(public.json_written(value), 'null'))
+$$;
+CREATE OR REPLACE FUNCTION public.json_serialize(value jsonb) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  IF public.json_size(value) > 65535 THEN
+    RAISE EXCEPTION 'JSON_SERIALIZE: the value exceeds the VARCHAR limit of 65535 bytes';
+  END IF;
+  RETURN coalesce(public.json_written(value), 'null');
+END
+$$;
+"#;
+
+/// Makes them, in the PostgreSQL that keeps the rows.
+pub(super) async fn make_functions(dsn: &str) -> Result<(), tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(dsn, NoTls).await?;
+    let running = tokio::spawn(connection);
+    let made = client.batch_execute(FUNCTIONS).await;
+    running.abort();
+    made
+}
 
 /// A COPY of Parquet.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,11 +1,13 @@
-//! The server's side of the PostgreSQL protocol, version 3: start-up without TLS, simple queries, their answers.
+//! The server's side of the PostgreSQL protocol, version 3: start-up, over TLS where there is a [`Door`], simple queries, their
+//! answers.
 
 use std::io;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Refused;
+use super::logins::Door;
 
 const SSL_REQUEST: u32 = 80_877_103;
 const VERSION_3: u32 = 196_608;
@@ -22,26 +24,35 @@ pub(super) enum Answer {
     Done(String),
 }
 
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
 }
 
 impl Wire {
-    /// Lets a client in, whoever it is.
-    pub(super) async fn welcome(mut stream: TcpStream) -> io::Result<Self> {
-        loop {
-            let size = stream.read_u32().await? as usize;
-            let code = stream.read_u32().await?;
-            if !(8..=MESSAGE_MAX).contains(&size) {
-                return Err(io::ErrorKind::InvalidData.into());
+    /// Lets a client in: whoever it is, or who has a login where there is a door.
+    pub(super) async fn welcome(stream: TcpStream, door: Option<&Door>) -> io::Result<Self> {
+        let mut stream: Box<dyn Stream> = Box::new(stream);
+        let mut is_private = false;
+        let settings = loop {
+            let (code, rest) = start_up(&mut stream).await?;
+            match (code, door) {
+                (SSL_REQUEST, Some(door)) if !is_private => {
+                    stream.write_all(b"S").await?;
+                    stream = Box::new(door.tls.accept(stream).await?);
+                    is_private = true;
+                }
+                (SSL_REQUEST, _) => stream.write_all(b"N").await?,
+                (VERSION_3, _) => break rest,
+                (_, _) => return Err(io::ErrorKind::InvalidData.into()),
             }
-            let mut rest = vec![0; size - 8];
-            stream.read_exact(&mut rest).await?;
-            match code {
-                SSL_REQUEST => stream.write_all(b"N").await?,
-                VERSION_3 => break,
-                _ => return Err(io::ErrorKind::InvalidData.into()),
-            }
+        };
+        let mut wire = Self { stream };
+        if let Some(door) = door {
+            wire.ask_login(door, &settings, is_private).await?;
         }
         let mut hello = Vec::new();
         message(&mut hello, b'R', &0u32.to_be_bytes());
@@ -50,20 +61,50 @@ impl Wire {
         }
         message(&mut hello, b'K', &[0; 8]);
         message(&mut hello, b'Z', b"I");
-        stream.write_all(&hello).await?;
-        Ok(Self { stream })
+        wire.stream.write_all(&hello).await?;
+        wire.stream.flush().await?;
+        Ok(wire)
+    }
+
+    /// Ends with an error where the client is not to be let in.
+    async fn ask_login(&mut self, door: &Door, settings: &[u8], is_private: bool) -> io::Result<()> {
+        let settings = String::from_utf8_lossy(settings);
+        let words: Vec<&str> = settings.split('\0').collect();
+        let value = |name: &str| {
+            let pair = words.chunks_exact(2).find(|pair| pair[0] == name);
+            pair.map_or("", |pair| pair[1])
+        };
+        let (user, database) = (value("user"), value("database"));
+        let is_let_in = is_private && {
+            let mut question = Vec::new();
+            message(&mut question, b'R', &3u32.to_be_bytes());
+            self.stream.write_all(&question).await?;
+            self.stream.flush().await?;
+            let (_, mut password) = self.message().await?;
+            password.pop();
+            door.logins
+                .admits(user, &String::from_utf8_lossy(&password), database)
+        };
+        if is_let_in {
+            return Ok(());
+        }
+        let text = if is_private {
+            format!("password authentication failed for user \"{user}\"")
+        } else {
+            "SSL is required".to_owned()
+        };
+        let mut refusal = Vec::new();
+        let fields = format!("SFATAL\0VFATAL\0C28000\0M{text}\0\0");
+        message(&mut refusal, b'E', fields.as_bytes());
+        self.stream.write_all(&refusal).await?;
+        self.stream.flush().await?;
+        Err(io::ErrorKind::PermissionDenied.into())
     }
 
     /// The next query; none when the client says goodbye.
     pub(super) async fn query(&mut self) -> io::Result<Option<String>> {
         loop {
-            let kind = self.stream.read_u8().await?;
-            let size = self.stream.read_u32().await? as usize;
-            if !(4..=MESSAGE_MAX).contains(&size) {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-            let mut body = vec![0; size - 4];
-            self.stream.read_exact(&mut body).await?;
+            let (kind, mut body) = self.message().await?;
             match kind {
                 b'Q' => {
                     body.pop();
@@ -76,6 +117,17 @@ impl Wire {
                 }
             }
         }
+    }
+
+    async fn message(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        let kind = self.stream.read_u8().await?;
+        let size = self.stream.read_u32().await? as usize;
+        if !(4..=MESSAGE_MAX).contains(&size) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut body = vec![0; size - 4];
+        self.stream.read_exact(&mut body).await?;
+        Ok((kind, body))
     }
 
     /// Answers a query.
@@ -93,8 +145,21 @@ impl Wire {
             }
         }
         message(&mut out, b'Z', b"I");
-        self.stream.write_all(&out).await
+        self.stream.write_all(&out).await?;
+        self.stream.flush().await
     }
+}
+
+/// The first message of a client: it has no kind.
+async fn start_up(stream: &mut Box<dyn Stream>) -> io::Result<(u32, Vec<u8>)> {
+    let size = stream.read_u32().await? as usize;
+    let code = stream.read_u32().await?;
+    if !(8..=MESSAGE_MAX).contains(&size) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut rest = vec![0; size - 8];
+    stream.read_exact(&mut rest).await?;
+    Ok((code, rest))
 }
 
 fn put(out: &mut Vec<u8>, part: &Answer) {

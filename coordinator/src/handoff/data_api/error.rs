@@ -1,4 +1,4 @@
-//! What the Data API answers instead of taking a statement, and whether that passes.
+//! What AWS answers instead of taking a statement or giving a login, and whether that passes.
 
 use aws_sdk_redshiftdata::config::http::HttpResponse;
 use aws_sdk_redshiftdata::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -19,18 +19,25 @@ const PASSING: &[&str] = &[
     "RequestTimeout",
     // The next request has renewed credentials.
     "ExpiredTokenException",
+    "ExpiredToken",
 ];
 
 /// Answers about who we are.
 const CREDENTIALS: &[&str] = &[
+    "AccessDenied",
     "AccessDeniedException",
+    "ExpiredToken",
     "ExpiredTokenException",
+    "IncompleteSignature",
+    "InvalidClientTokenId",
     "InvalidSignatureException",
+    "MissingAuthenticationToken",
     "MissingAuthenticationTokenException",
+    "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 ];
 
-/// An answer of the Data API that is none, or a refusal.
+/// An answer of AWS that is none, or a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct ApiError {
@@ -53,7 +60,26 @@ impl ApiError {
         }
     }
 
-    fn named(code: &str, message: String, status: u16) -> Self {
+    /// We cannot ask.
+    pub(in crate::handoff) fn unusable(message: String) -> Self {
+        Self {
+            code: "NoClient".to_owned(),
+            message,
+            is_passing: false,
+        }
+    }
+
+    /// It was asked, and said nothing.
+    pub(in crate::handoff) fn no_answer(message: String) -> Self {
+        Self {
+            code: "NoAnswer".to_owned(),
+            message,
+            is_passing: true,
+        }
+    }
+
+    /// It said no.
+    pub(in crate::handoff) fn named(code: &str, message: String, status: u16) -> Self {
         Self {
             is_passing: PASSING.contains(&code) || status == 429 || status >= 500,
             code: code.to_owned(),
@@ -77,16 +103,8 @@ where
             let message = answer.err().message().unwrap_or("no message").to_owned();
             ApiError::named(code, message, answer.raw().status().as_u16())
         }
-        SdkError::ConstructionFailure(_) => ApiError {
-            code: "NoClient".to_owned(),
-            message: DisplayErrorContext(error).to_string(),
-            is_passing: false,
-        },
-        _ => ApiError {
-            code: "NoAnswer".to_owned(),
-            message: DisplayErrorContext(error).to_string(),
-            is_passing: true,
-        },
+        SdkError::ConstructionFailure(_) => ApiError::unusable(DisplayErrorContext(error).to_string()),
+        _ => ApiError::no_answer(DisplayErrorContext(error).to_string()),
     };
     HandoffError::Api {
         what: what.to_owned(),

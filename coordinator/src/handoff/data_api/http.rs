@@ -30,19 +30,12 @@ use super::ApiError;
 
 /// A client for this warehouse.
 pub(super) fn client(api: &DataApi, s3: &S3Options) -> Result<Client, ApiError> {
-    let unusable = |error: &dyn std::error::Error| ApiError {
-        code: "NoClient".to_owned(),
-        message: crate::causes::chain(error),
-        is_passing: false,
-    };
+    let unusable = |error: &dyn std::error::Error| ApiError::unusable(crate::causes::chain(error));
     let region = api.region.as_ref().or(s3.region.as_ref());
     let Some(region) = region else {
-        return Err(ApiError {
-            code: "NoClient".to_owned(),
-            message: "no region is known; right is `warehouse.redshift.data_api.region: eu-central-1`"
-                .to_owned(),
-            is_passing: false,
-        });
+        return Err(ApiError::unusable(
+            "no region is known; right is `warehouse.redshift.data_api.region: eu-central-1`".to_owned(),
+        ));
     };
     let plain = api
         .endpoint

@@ -28,7 +28,7 @@ use aws_sdk_redshiftdata::Client;
 use aws_sdk_redshiftdata::operation::describe_statement::DescribeStatementOutput;
 use aws_sdk_redshiftdata::types::{Field, StatementStatusString, StatusString};
 use futures::FutureExt;
-use millrace_pipeline::spec::model::{DataApi, DataApiTarget};
+use millrace_pipeline::spec::model::{DataApi, RedshiftTarget};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -96,15 +96,15 @@ impl DataApiClient {
 
     fn workgroup(&self) -> Option<String> {
         match &self.api.target {
-            DataApiTarget::Workgroup(name) => Some(name.clone()),
-            DataApiTarget::Cluster { .. } => None,
+            RedshiftTarget::Workgroup(name) => Some(name.clone()),
+            RedshiftTarget::Cluster { .. } => None,
         }
     }
 
     fn cluster(&self) -> (Option<String>, Option<String>) {
         match &self.api.target {
-            DataApiTarget::Workgroup(_) => (None, None),
-            DataApiTarget::Cluster { name, db_user } => (Some(name.clone()), db_user.clone()),
+            RedshiftTarget::Workgroup(_) => (None, None),
+            RedshiftTarget::Cluster { name, db_user } => (Some(name.clone()), db_user.clone()),
         }
     }
 

@@ -25,9 +25,8 @@ use tokio::sync::watch;
 
 use super::ask::{Ask, field};
 use super::connection::Connection;
-use super::data_api::Salt;
 use super::redshift::Way;
-use super::session::Outcome;
+use super::session::{Outcome, Remembered};
 use super::table::compare;
 use super::{HandoffError, Known, PAUSE, PAUSE_MAX, catalogue};
 use crate::lake::Lake;
@@ -145,7 +144,7 @@ impl<'a> Open<'a> {
         let dsn = match warehouse {
             Warehouse::Postgres { dsn, .. } => dsn,
             Warehouse::Redshift { access, iam_role, .. } => {
-                let way = Way::open(access, lake, &Salt::default()).await?;
+                let way = Way::open(access, lake, &Remembered::default()).await?;
                 return Ok(Self::Redshift(way, iam_role.as_deref()));
             }
         };

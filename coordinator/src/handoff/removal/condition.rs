@@ -2,12 +2,17 @@
 //!
 //! In: a cutoff and what is held, or a person. Out: a condition that a warehouse of its kind understands.
 
+use std::collections::BTreeSet;
+
 use chrono::DateTime;
-use millrace_pipeline::catalog::identifier::{identifier, literal};
+use millrace_pipeline::catalog::identifier::{identifier, literal, redshift_literal};
 use millrace_pipeline::privacy::Subject;
 use millrace_pipeline::spec::model::{ColumnType, Pipeline};
 
 use crate::ledger::LegalHold;
+
+/// Bytes of Redshift's longest text.
+const VARCHAR_MAX: usize = 65_535;
 
 /// Event times before one, outside the ranges that are held.
 pub(super) fn too_old(pipeline: &Pipeline, before_us: i64, holds: &[LegalHold]) -> String {
@@ -45,9 +50,19 @@ pub(super) fn is_theirs(is_postgres: bool, subject: &Subject) -> String {
     }
 }
 
+/// A text as a literal.
+pub(super) fn quoted(is_postgres: bool, text: &str) -> String {
+    if is_postgres {
+        literal(text)
+    } else {
+        redshift_literal(text)
+    }
+}
+
 fn one_of(is_postgres: bool, column: &str, kind: &ColumnType, texts: &[String]) -> String {
     let listed = |literals: Vec<String>| format!("{column} IN ({})", literals.join(", "));
     match kind {
+        ColumnType::Json if !is_postgres => json_in_redshift(column, texts),
         ColumnType::Json | ColumnType::List(_) => {
             let item = if let ColumnType::List(item) = kind {
                 item
@@ -60,11 +75,10 @@ fn one_of(is_postgres: bool, column: &str, kind: &ColumnType, texts: &[String]) 
                     format!("{column} @> {}::jsonb", literal(&format!("[{text}]")))
                 }
                 (_, true) => format!("{column} = {}::jsonb", literal(&text)),
-                (ColumnType::List(_), false) => {
+                (_, false) => {
                     let items = format!("',' || trim(both '[]' from json_serialize({column})) || ','");
-                    format!("strpos({items}, {}) > 0", literal(&format!(",{text},")))
+                    format!("strpos({items}, {}) > 0", redshift_literal(&format!(",{text},")))
                 }
-                (_, false) => format!("json_serialize({column}) = {}", literal(&text)),
             });
             each.collect::<Vec<_>>().join(" OR ")
         }
@@ -74,8 +88,26 @@ fn one_of(is_postgres: bool, column: &str, kind: &ColumnType, texts: &[String]) 
         | ColumnType::Float64
         | ColumnType::Decimal(..)
         | ColumnType::Date
-        | ColumnType::Timestamp => listed(texts.iter().map(|text| literal(text)).collect()),
+        | ColumnType::Timestamp => listed(texts.iter().map(|text| quoted(is_postgres, text)).collect()),
     }
+}
+
+/// COPY makes a scalar of a text, and who loads by other ways parses it: either is theirs. What is longer than a VARCHAR is
+/// neither, and cannot be serialized; what is null is serialized as `null`.
+fn json_in_redshift(column: &str, texts: &[String]) -> String {
+    let parsed = texts.iter().filter_map(|text| as_json(&ColumnType::Json, text));
+    let scalars = texts
+        .iter()
+        .map(|text| serde_json::Value::from(text.as_str()).to_string());
+    let all: BTreeSet<String> = parsed
+        .chain(scalars)
+        .map(|text| redshift_literal(&text))
+        .collect();
+    let all: Vec<String> = all.into_iter().collect();
+    format!(
+        "({column} IS NOT NULL AND CASE WHEN json_size({column}) <= {VARCHAR_MAX} THEN json_serialize({column}) ELSE '' END IN ({}))",
+        all.join(", ")
+    )
 }
 
 /// A value as it stands in JSON; none where it cannot.
@@ -127,5 +159,9 @@ mod tests {
             &["\"x\"".to_owned(), "x y".to_owned()],
         );
         assert_eq!(json, "c = '\"x\"'::jsonb");
+        let json = one_of(false, "c", &ColumnType::Json, &["x\\".to_owned()]);
+        assert!(json.ends_with("IN ('\"x\\\\\\\\\"'))"), "{json}");
+        let list = one_of(false, "c", &list, &["a\"".to_owned()]);
+        assert!(list.ends_with(", ',\"a\\\\\"\",') > 0"), "{list}");
     }
 }

@@ -17,13 +17,13 @@ use millrace_pipeline::spec::model::{Pipeline, Warehouse};
 
 use super::ask::{Ask, field};
 use super::connection::Connection;
-use super::data_api::Salt;
 use super::redshift::Way;
+use super::session::Remembered;
 use super::{HandoffError, catalogue};
 use crate::lake::Lake;
 use crate::ledger::{LegalHold, Why};
 use crate::lifecycle::{Hook, now_us};
-use condition::{instant, is_theirs, too_old};
+use condition::{instant, is_theirs, quoted, too_old};
 
 /// Why rows leave, as `millrace_removals` keeps it.
 #[derive(Debug, Clone, Copy)]
@@ -176,7 +176,7 @@ impl<'a> Place<'a> {
         match self.warehouse {
             Warehouse::Postgres { dsn, .. } => Ok(Open::Postgres(Connection::open(dsn).await?)),
             Warehouse::Redshift { access, .. } => {
-                let way = Way::open(access, self.lake, &Salt::default()).await?;
+                let way = Way::open(access, self.lake, &Remembered::default()).await?;
                 Ok(Open::Redshift(way))
             }
         }
@@ -236,9 +236,15 @@ impl Removal<'_> {
             literal(self.pipeline.name.as_str()),
             literal(self.reason.why.name()),
             self.reason.subject.map_or_else(|| "NULL".to_owned(), literal),
-            literal(self.reason.by),
+            self.by(),
             self.at(),
         )
+    }
+
+    /// Who asked for it, as SQL.
+    fn by(&self) -> String {
+        let is_postgres = matches!(self.pipeline.warehouse, Some(Warehouse::Postgres { .. }));
+        quoted(is_postgres, self.reason.by)
     }
 
     /// When, as SQL.

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! BEGIN
+//! LOCK millrace_removals                     removals take turns, so that what is noted is what is deleted
 //! INSERT INTO millrace_removals SELECT ..., count(*) FROM table WHERE ... HAVING count(*) > 0
 //! DELETE FROM table WHERE ...
 //! COMMIT
 //! ```
 //!
-//! Both statements see the transaction's one snapshot, so that what is noted is what is deleted. Over the Data API they are one
-//! batch of statements. How many rows it was, the note says.
+//! The lock comes first, before anything takes the transaction's snapshot. Over the Data API they are one batch of statements.
+//! How many rows it was, the note says.
 
 use millrace_pipeline::catalog::ddl;
 use millrace_pipeline::catalog::identifier::{literal, qualified};
@@ -33,7 +34,8 @@ pub(super) async fn remove(way: &Way, removal: &Removal<'_>, hook: &Hook) -> Res
         qualified(removal.table),
         removal.condition
     );
-    let statements = [note, removal.delete()];
+    let lock = format!("LOCK TABLE {}", ddl::removals_table(removal.pipeline));
+    let statements = [lock, note, removal.delete()];
     match way {
         Way::Postgres(connection) => {
             let removed = transaction(connection, &statements, hook).await;
@@ -49,7 +51,7 @@ pub(super) async fn remove(way: &Way, removal: &Removal<'_>, hook: &Hook) -> Res
         ddl::removals_table(removal.pipeline),
         literal(removal.pipeline.name.as_str()),
         removal.at(),
-        literal(removal.reason.by)
+        removal.by()
     );
     let rows = way.rows("show what was removed", &noted).await?;
     Ok(number(&rows))

@@ -6,7 +6,7 @@
 //! | looked at                         | PostgreSQL                          | Redshift                                       |
 //! |-----------------------------------|-------------------------------------|------------------------------------------------|
 //! | columns and their types           | `pg_attribute`                      | the same                                       |
-//! | keys and encodings                |                                     | `pg_table_def`                                 |
+//! | keys and encodings                |                                     | `pg_table_def`, and what the lake's files say of the values |
 //! | partitions, and those ahead       | `pg_inherits`                       |                                                |
 //! | dead or unsorted rows, statistics | `pg_stat_user_tables`               | `svv_table_info`                               |
 //! | loads that wait or are held       | `millrace_loads` beside the lake's ledger | the same                                 |
@@ -21,11 +21,11 @@ use millrace_pipeline::spec::model::{Pipeline, Warehouse};
 
 use super::ask::Ask;
 use super::connection::Connection;
-use super::data_api::Salt;
 use super::decide::Standing;
 use super::redshift::Way;
+use super::session::Remembered;
 use super::table::compare;
-use super::{HandoffError, Known, catalogue, standings};
+use super::{HandoffError, Known, catalogue, standings, statistics};
 use crate::lake::Lake;
 
 /// What stands in the report.
@@ -121,10 +121,11 @@ pub async fn report(pipeline: &Pipeline, lake: &Lake, known: &Known) -> Result<R
         }
         Some(Warehouse::Redshift { access, .. }) => {
             report.warehouse = "redshift";
-            let way = Way::open(access, lake, &Salt::default()).await?;
+            let way = Way::open(access, lake, &Remembered::default()).await?;
             let wanted = ddl::redshift_columns(pipeline);
             if columns(&way, &wanted, &mut report).await? {
-                redshift::look(&way, pipeline, &mut report).await?;
+                let stored = statistics::look(lake, &known.state).await;
+                redshift::look(&way, pipeline, &stored, &mut report).await?;
             }
         }
         None => return Err(HandoffError::Dsn),

@@ -3,6 +3,7 @@
 //! `pg_table_def` shows only what the search path leads to; `svv_table_info` shows no table without rows.
 
 use millrace_pipeline::catalog::ddl;
+use millrace_pipeline::catalog::encodings::Statistics;
 use millrace_pipeline::catalog::identifier::{identifier, literal};
 use millrace_pipeline::spec::model::Pipeline;
 
@@ -13,7 +14,12 @@ use crate::handoff::ask::{Ask, field};
 use crate::handoff::redshift::Way;
 
 /// Looks at a table that is there.
-pub(super) async fn look(way: &Way, pipeline: &Pipeline, report: &mut Report) -> Result<(), HandoffError> {
+pub(super) async fn look(
+    way: &Way,
+    pipeline: &Pipeline,
+    stored: &Statistics,
+    report: &mut Report,
+) -> Result<(), HandoffError> {
     let (schema, name) = report.table.split_once('.').unwrap_or(("public", &report.table));
     let path = format!("SET search_path TO {}", identifier(schema));
     let sql = format!(
@@ -63,7 +69,9 @@ pub(super) async fn look(way: &Way, pipeline: &Pipeline, report: &mut Report) ->
         }
         None => report.facts.push(("rows".to_owned(), "0".to_owned())),
     }
-    let design = ddl::redshift_design(pipeline);
+    let files = stored.files.to_string();
+    report.facts.push(("files looked at".to_owned(), files));
+    let design = ddl::redshift_design(pipeline, stored);
     let advice = advise(&report.table, &design, &columns, info.as_ref());
     report.findings.extend(advice);
     Ok(())

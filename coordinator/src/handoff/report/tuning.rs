@@ -6,13 +6,14 @@
 //! |-------------------------------------------------------------|----------------------------------------------------|
 //! | other columns are the sort key                              | `ALTER COMPOUND SORTKEY`; not where Redshift chooses and the pipeline says nothing |
 //! | another column is the declared distribution key             | `ALTER DISTKEY`                                    |
-//! | another encoding                                            | `ALTER COLUMN ... ENCODE`; not where Redshift chooses |
+//! | another encoding than type and stored values call for       | `ALTER COLUMN ... ENCODE`; not where Redshift chooses |
 //! | a fifth of the rows is unsorted                             | `VACUUM SORT ONLY`                                 |
 //! | a tenth of the rows is deleted and still there              | `VACUUM DELETE ONLY`; with the one above `VACUUM FULL` |
 //! | statistics are off by a tenth                               | `ANALYZE`                                          |
 //! | a slice holds four times the rows of another                | another distribution                               |
 
 use millrace_pipeline::catalog::ddl::Design;
+use millrace_pipeline::catalog::encodings::Encoding;
 use millrace_pipeline::catalog::identifier::{identifier, qualified};
 
 use super::Finding;
@@ -108,17 +109,22 @@ fn encodings(table: &str, design: &Design, columns: &[Described]) -> Vec<Finding
         other => other.to_owned(),
     };
     let differing = columns.iter().filter_map(|column| {
-        let (_, wanted) = design.encodings.iter().find(|(name, _)| *name == column.name)?;
+        let Encoding {
+            name: wanted, why, ..
+        } = design
+            .encodings
+            .iter()
+            .find(|encoding| encoding.column == column.name)?;
         let found = named(&column.encoding);
         if found == *wanted {
             return None;
         }
         let name = identifier(&column.name);
         let statement = format!("ALTER TABLE {table} ALTER COLUMN {name} ENCODE {wanted};");
-        let why = if design.sort_key.first() == Some(&column.name) {
-            ": the first sort key column decides which blocks are read"
+        let why = if why.is_empty() {
+            String::new()
         } else {
-            ""
+            format!(": {why}")
         };
         Some(Finding::advice(
             format!("encoding of {name}"),
@@ -170,12 +176,20 @@ fn upkeep(table: &str, info: &Info) -> Vec<Finding> {
 mod tests {
     use super::*;
 
+    fn encoding((column, name): (&str, &'static str)) -> Encoding {
+        Encoding {
+            column: column.to_owned(),
+            name,
+            why: String::new(),
+        }
+    }
+
     fn design() -> Design {
         Design {
             sort_key: vec!["at".to_owned()],
             is_sort_key_declared: false,
             dist_key: Some("who".to_owned()),
-            encodings: vec![("at".to_owned(), "raw"), ("who".to_owned(), "zstd")],
+            encodings: [("at", "raw"), ("who", "zstd")].map(encoding).to_vec(),
         }
     }
 

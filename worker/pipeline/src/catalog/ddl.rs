@@ -18,12 +18,13 @@
 //!
 //! PostgreSQL's table is cut by day, in UTC ([`super::days`]); one that was made without partitions stays as it is.
 //!
-//! The first sort key column is `raw`, so that blocks are skipped without being unpacked; the hour, with its 24
-//! values, is `bytedict`. A required column is NOT NULL, unless masking turns its values into null.
+//! Where the lake's files are known, encodings go by what they say too ([`super::encodings`]). A required column is NOT NULL,
+//! unless masking turns its values into null.
 
 use std::fmt::Write as _;
 
-use super::identifier::{identifier, literal, qualified};
+use super::encodings::{self, Encoding, Statistics};
+use super::identifier::{identifier, literal, qualified, redshift_literal};
 use super::masking;
 use crate::spec::model::{Column, ColumnType, PartitionLevel, Pipeline, Warehouse};
 
@@ -109,7 +110,7 @@ pub fn postgres(pipeline: &Pipeline) -> String {
         sql,
         "CREATE INDEX IF NOT EXISTS {index} ON {table} USING brin ({time});\n"
     );
-    comments(&mut sql, pipeline, &table);
+    comments(&mut sql, pipeline, &table, literal);
     let _ = write!(
         sql,
         "
@@ -130,15 +131,15 @@ CREATE TABLE IF NOT EXISTS {} (
 
 /// Statements for Redshift.
 #[must_use]
-pub fn redshift(pipeline: &Pipeline) -> String {
+pub fn redshift(pipeline: &Pipeline, known: &Statistics) -> String {
     let table = qualified(table(pipeline));
-    let design = redshift_design(pipeline);
+    let design = redshift_design(pipeline, known);
     let columns: Vec<String> = redshift_columns(pipeline)
         .iter()
         .zip(&design.encodings)
-        .map(|(column, (_, encoding))| {
+        .map(|(column, encoding)| {
             let (name, null) = (identifier(&column.name), not_null(column.not_null));
-            format!("{name} {} ENCODE {encoding}{null}", column.kind)
+            format!("{name} {} ENCODE {}{null}", column.kind, encoding.name)
         })
         .collect();
     let distribution = match &design.dist_key {
@@ -152,7 +153,7 @@ pub fn redshift(pipeline: &Pipeline) -> String {
         columns.join(",\n    "),
         sort_key.join(", ")
     );
-    comments(&mut sql, pipeline, &table);
+    comments(&mut sql, pipeline, &table, redshift_literal);
     let _ = write!(
         sql,
         "
@@ -247,12 +248,13 @@ pub struct Design {
     /// What the pipeline says; none: Redshift chooses.
     pub dist_key: Option<String>,
     /// Each column's encoding, in their order.
-    pub encodings: Vec<(String, &'static str)>,
+    pub encodings: Vec<Encoding>,
 }
 
-/// How Redshift is to keep the table: by what the pipeline says, the columns' types, and what they are used for.
+/// How Redshift is to keep the table: by what the pipeline says, the columns' types, what they are used for, and what is known
+/// of their values.
 #[must_use]
-pub fn redshift_design(pipeline: &Pipeline) -> Design {
+pub fn redshift_design(pipeline: &Pipeline, known: &Statistics) -> Design {
     let (sort_key, dist_key) = match &pipeline.warehouse {
         Some(Warehouse::Redshift {
             sort_key, dist_key, ..
@@ -265,20 +267,7 @@ pub fn redshift_design(pipeline: &Pipeline) -> Design {
     } else {
         vec![pipeline.partition.time.clone()]
     };
-    let declared = pipeline.columns.iter().map(|column| {
-        let is_first = sort_key.first() == Some(&column.name);
-        let encoding = if is_first { "raw" } else { encoding(&column.kind) };
-        (column.name.clone(), encoding)
-    });
-    let levels = pipeline.partition.by.iter().map(|level| {
-        let encoding = match level {
-            PartitionLevel::Date => "az64",
-            PartitionLevel::Hour => "bytedict",
-            PartitionLevel::Source => "zstd",
-        };
-        (partition_column(*level).0.to_owned(), encoding)
-    });
-    let encodings = declared.chain(levels).collect();
+    let encodings = encodings::choose(pipeline, &sort_key, known);
     Design {
         sort_key,
         is_sort_key_declared,
@@ -317,6 +306,15 @@ fn advice(pipeline: &Pipeline, design: &Design) -> String {
             "-- No dist_key is declared: Redshift chooses. A column that joins go by would keep rows together.\n".to_owned()
         }
     });
+    let dictionaries = design
+        .encodings
+        .iter()
+        .filter(|encoding| encoding.name == "bytedict");
+    for Encoding { column, why, .. } in dictionaries.filter(|encoding| encoding.column != "hour") {
+        if let Some(name) = shown(column) {
+            let _ = writeln!(text, "-- Encoding of{name}: bytedict, {why}.");
+        }
+    }
     text
 }
 
@@ -380,7 +378,7 @@ pub(super) fn encoding(kind: &ColumnType) -> &'static str {
     }
 }
 
-fn comments(sql: &mut String, pipeline: &Pipeline, table: &str) {
+fn comments(sql: &mut String, pipeline: &Pipeline, table: &str, literal: fn(&str) -> String) {
     for column in &pipeline.columns {
         let personal = masking::sentence(column, &pipeline.privacy);
         let parts: Vec<&str> = column

@@ -198,10 +198,16 @@ pub fn qualified(table: &str) -> String {
     table.split('.').map(identifier).collect::<Vec<_>>().join(".")
 }
 
-/// A text literal.
+/// A text literal, as standard SQL and PostgreSQL have it.
 #[must_use]
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A text literal of Redshift, where a backslash is an escape: see `QUOTE_LITERAL` in its guide.
+#[must_use]
+pub fn redshift_literal(text: &str) -> String {
+    literal(&text.replace('\\', "\\\\"))
 }
 
 #[cfg(test)]

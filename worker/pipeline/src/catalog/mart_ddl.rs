@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::ddl::{TableColumn, encoding, postgres_type, redshift_type};
-use super::identifier::{identifier, literal, qualified};
+use super::identifier::{identifier, literal, qualified, redshift_literal};
 use crate::spec::marts::{Every, Mart, PERIOD};
 use crate::spec::model::ColumnType;
 
@@ -62,7 +62,7 @@ pub fn postgres(mart: &Mart) -> String {
         "CREATE TABLE IF NOT EXISTS {table} (\n    {columns}\n);\n\n\
          CREATE INDEX IF NOT EXISTS {index} ON {table} ({PERIOD});\n\n"
     );
-    comments(&mut sql, mart, &table);
+    comments(&mut sql, mart, &table, literal);
     let _ = write!(
         sql,
         "
@@ -105,7 +105,7 @@ pub fn redshift(mart: &Mart) -> String {
         "CREATE TABLE IF NOT EXISTS {table} (\n    {}\n)\nDISTSTYLE AUTO\nCOMPOUND SORTKEY ({PERIOD});\n\n",
         definitions.join(",\n    ")
     );
-    comments(&mut sql, mart, &table);
+    comments(&mut sql, mart, &table, redshift_literal);
     let _ = write!(
         sql,
         "
@@ -139,7 +139,7 @@ pub(super) fn every_word(every: Every) -> &'static str {
     }
 }
 
-fn comments(sql: &mut String, mart: &Mart, table: &str) {
+fn comments(sql: &mut String, mart: &Mart, table: &str, literal: fn(&str) -> String) {
     let every = every_word(mart.every);
     let text = match &mart.description {
         Some(text) => format!("{text}. Computed by {every}"),

@@ -9,6 +9,7 @@ pub mod days;
 pub mod ddl;
 mod dictionary;
 pub mod docs;
+pub mod encodings;
 mod html;
 pub mod identifier;
 pub mod mart_ddl;

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::encodings::Statistics;
 use super::{ddl, docs};
 use crate::spec;
 use crate::spec::model::*;
@@ -93,10 +94,16 @@ pub(super) fn hostile() -> Pipeline {
 fn the_examples_catalog_is_what_the_golden_files_say() {
     let pipeline = example();
     agrees_with_golden("github.postgres.sql", &ddl::postgres(&pipeline));
-    agrees_with_golden("github.redshift.sql", &ddl::redshift(&pipeline));
+    agrees_with_golden(
+        "github.redshift.sql",
+        &ddl::redshift(&pipeline, &Statistics::default()),
+    );
     agrees_with_golden("github.md", &docs::markdown(&pipeline, None));
     agrees_with_golden("github.json", &docs::json(&pipeline, Some("staging")));
-    agrees_with_golden("hostile.redshift.sql", &ddl::redshift(&hostile()));
+    agrees_with_golden(
+        "hostile.redshift.sql",
+        &ddl::redshift(&hostile(), &Statistics::default()),
+    );
     if let Some(folder) = std::env::var_os("MILLRACE_PAGES") {
         let folder = PathBuf::from(folder);
         std::fs::write(folder.join("github.html"), docs::html(&pipeline, None)).unwrap();

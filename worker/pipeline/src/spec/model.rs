@@ -496,6 +496,13 @@ pub enum Warehouse {
 pub enum RedshiftAccess {
     /// By the PostgreSQL protocol, with this connection string.
     Dsn(Secret),
+    /// The same, as a user whom AWS gives for a while: the connection string names none.
+    Iam {
+        /// Where, and which database.
+        dsn: Secret,
+        /// Who gives the user.
+        iam: Iam,
+    },
     /// By the Data API: HTTPS with AWS credentials, no connection to the cluster.
     DataApi(DataApi),
 }
@@ -504,7 +511,7 @@ pub enum RedshiftAccess {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataApi {
     /// What runs it.
-    pub target: DataApiTarget,
+    pub target: RedshiftTarget,
     /// Its database.
     pub database: String,
     /// Secret of Secrets Manager with the database's user; without it and without a user, IAM names the user.
@@ -515,16 +522,27 @@ pub struct DataApi {
     pub endpoint: Option<String>,
 }
 
-/// What runs a warehouse behind the Data API.
+/// A login that AWS gives for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DataApiTarget {
+pub struct Iam {
+    /// What it is a login to.
+    pub target: RedshiftTarget,
+    /// Region; default: the lake's, then the machine's.
+    pub region: Option<String>,
+    /// Where logins are given, if not at AWS.
+    pub endpoint: Option<String>,
+}
+
+/// What runs a warehouse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedshiftTarget {
     /// A workgroup of Redshift Serverless.
     Workgroup(String),
     /// A provisioned cluster.
     Cluster {
         /// Its identifier.
         name: String,
-        /// The database's user, whose temporary credentials the API fetches.
+        /// The database's user, whose temporary credentials are fetched; without it IAM names the user.
         db_user: Option<String>,
     },
 }

@@ -175,6 +175,7 @@ pub(super) fn warehouse() -> Value {
     );
     let redshift = [
         ("dsn", dsn()),
+        ("iam", iam()),
         ("data_api", data_api()),
         ("table", table()),
         ("sort_key", texts("Sort key columns; none of type json or list.")),
@@ -196,8 +197,32 @@ pub(super) fn warehouse() -> Value {
         redshift,
     );
     redshift["oneOf"] = json!([{ "required": ["dsn"] }, { "required": ["data_api"] }]);
+    redshift["dependentRequired"] = json!({ "iam": ["dsn"] });
     let text = "Where committed batches are loaded, each once: exactly one of these.";
     one_of(text, [("postgres", postgres), ("redshift", redshift)])
+}
+
+fn iam() -> Value {
+    let properties = [
+        ("cluster", text("Identifier of a provisioned cluster.")),
+        (
+            "workgroup",
+            with_examples(text("Workgroup of Redshift Serverless."), json!(["analytics"])),
+        ),
+        (
+            "db_user",
+            text("User of a cluster's database; without it IAM names the user."),
+        ),
+        ("region", region()),
+        ("endpoint", endpoint()),
+    ];
+    let mut object = object(
+        "A login by IAM for the dsn, which then names no user and no password. Exactly one of cluster and workgroup.",
+        &[],
+        properties,
+    );
+    object["oneOf"] = json!([{ "required": ["cluster"] }, { "required": ["workgroup"] }]);
+    object
 }
 
 fn data_api() -> Value {

@@ -42,6 +42,7 @@ fn the_keys_of_the_schema_are_those_that_the_readers_know() {
         (&["warehouse"], outlet::WAREHOUSE),
         (&["warehouse", "postgres"], outlet::POSTGRES),
         (&["warehouse", "redshift"], outlet::REDSHIFT),
+        (&["warehouse", "redshift", "iam"], outlet::IAM),
         (&["warehouse", "redshift", "data_api"], outlet::DATA_API),
         (&["models", "[]"], marts::MODEL),
         (&["models", "[]", "warehouse"], marts::MODEL_WAREHOUSE),

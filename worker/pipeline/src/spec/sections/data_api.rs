@@ -8,7 +8,7 @@
 use super::endpoint;
 use super::outlet::DATA_API;
 use crate::spec::fields::{Field, Section};
-use crate::spec::model::{DataApi, DataApiTarget};
+use crate::spec::model::{DataApi, RedshiftTarget};
 use crate::spec::reader::Reader;
 
 pub(super) fn data_api(field: &Field<'_>, reader: &mut Reader<'_>) -> Option<DataApi> {
@@ -32,9 +32,9 @@ pub(super) fn data_api(field: &Field<'_>, reader: &mut Reader<'_>) -> Option<Dat
     let name = target?;
     Some(DataApi {
         target: if is_cluster {
-            DataApiTarget::Cluster { name, db_user }
+            RedshiftTarget::Cluster { name, db_user }
         } else {
-            DataApiTarget::Workgroup(name)
+            RedshiftTarget::Workgroup(name)
         },
         database: database?,
         secret_arn,
@@ -55,7 +55,8 @@ fn db_user(section: &Section<'_>, is_cluster: bool, reader: &mut Reader<'_>) -> 
     field.text(reader, "a user of the database")
 }
 
-fn name(field: &Field<'_>, reader: &mut Reader<'_>) -> Option<String> {
+/// The name of a workgroup or cluster.
+pub(super) fn name(field: &Field<'_>, reader: &mut Reader<'_>) -> Option<String> {
     let right = "1 to 64 of a-z, 0-9 and `-`: `analytics`";
     let text = field.text(reader, right)?;
     let sound = (1..=64).contains(&text.len())

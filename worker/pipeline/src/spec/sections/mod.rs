@@ -2,6 +2,8 @@
 //! is for [`super::check`].
 
 mod data_api;
+mod dsn;
+mod iam;
 pub(super) mod intake;
 pub(super) mod marts;
 pub(super) mod outlet;

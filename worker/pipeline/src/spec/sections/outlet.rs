@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::data_api::data_api;
+use super::iam::iam;
 use super::{absolute, endpoint, s3_url};
-use crate::spec::fields::Field;
+use crate::spec::fields::{Field, Section};
 use crate::spec::model::{
     Compression, HandoffUnit, Lake, Limits, Partition, PartitionLevel, RedshiftAccess, Retention, Secret,
     Warehouse,
@@ -16,8 +17,10 @@ pub(in crate::spec) const PARTITION: &[&str] = &["time", "by", "source", "latene
 pub(in crate::spec) const LAKE: &[&str] = &["url", "endpoint", "region", "file_bytes", "compression"];
 pub(in crate::spec) const WAREHOUSE: &[&str] = &["postgres", "redshift"];
 pub(in crate::spec) const POSTGRES: &[&str] = &["dsn", "table"];
-pub(in crate::spec) const REDSHIFT: &[&str] =
-    &["dsn", "data_api", "table", "sort_key", "dist_key", "iam_role"];
+pub(in crate::spec) const REDSHIFT: &[&str] = &[
+    "dsn", "iam", "data_api", "table", "sort_key", "dist_key", "iam_role",
+];
+pub(in crate::spec) const IAM: &[&str] = &["cluster", "workgroup", "db_user", "region", "endpoint"];
 pub(in crate::spec) const DATA_API: &[&str] = &[
     "workgroup",
     "cluster",
@@ -225,11 +228,7 @@ pub(in crate::spec) fn warehouse(field: &Field<'_>, reader: &mut Reader<'_>) -> 
             .and_then(|field| dsn(&field, reader))
             .map(RedshiftAccess::Dsn)
     } else {
-        match section.exactly_one(reader, &["dsn", "data_api"]) {
-            Some(("dsn", field)) => dsn(&field, reader).map(RedshiftAccess::Dsn),
-            Some((_, field)) => data_api(&field, reader).map(RedshiftAccess::DataApi),
-            None => None,
-        }
+        redshift_access(&section, reader)
     };
     let table = section
         .required(reader, "table", "analytics.events")
@@ -257,6 +256,31 @@ pub(in crate::spec) fn warehouse(field: &Field<'_>, reader: &mut Reader<'_>) -> 
         dist_key,
         iam_role,
     })
+}
+
+fn redshift_access(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<RedshiftAccess> {
+    let declared = section.optional("iam");
+    match section.exactly_one(reader, &["dsn", "data_api"])? {
+        ("dsn", field) => {
+            let dsn = dsn(&field, reader);
+            let Some(declared) = declared else {
+                return dsn.map(RedshiftAccess::Dsn);
+            };
+            let iam = iam(&declared, dsn.as_ref(), reader);
+            Some(RedshiftAccess::Iam { dsn: dsn?, iam: iam? })
+        }
+        (_, field) => {
+            if let Some(declared) = declared {
+                let wrong = "`iam` is how a `dsn` logs in: the Data API needs no login";
+                reader.fault_of_key(
+                    &declared.key,
+                    wrong,
+                    "leave it out, or `dsn` instead of `data_api`",
+                );
+            }
+            data_api(&field, reader).map(RedshiftAccess::DataApi)
+        }
+    }
 }
 
 /// What is handed to the warehouse at once.

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::spec::model::{
-    Column, ColumnType, ColumnValue, Compression, DataApi, DataApiTarget, DedupScope, HandoffUnit, Limits,
-    OnDown, PartitionLevel, PiiClass, RedshiftAccess, Source, Strategy, Warehouse, When,
+    Column, ColumnType, ColumnValue, Compression, DataApi, DedupScope, HandoffUnit, Iam, Limits, OnDown,
+    PartitionLevel, PiiClass, RedshiftAccess, RedshiftTarget, Source, Strategy, Warehouse, When,
 };
 
 /// A file that loads.
@@ -196,7 +196,7 @@ fn redshift_is_reached_by_the_data_api() {
         panic!("no Redshift");
     };
     let wanted = DataApi {
-        target: DataApiTarget::Cluster {
+        target: RedshiftTarget::Cluster {
             name: "main".to_owned(),
             db_user: Some("loader".to_owned()),
         },
@@ -206,4 +206,33 @@ fn redshift_is_reached_by_the_data_api() {
         endpoint: None,
     };
     assert_eq!(access, RedshiftAccess::DataApi(wanted));
+}
+
+#[test]
+fn redshift_is_logged_in_to_by_iam() {
+    let target = |name: &str, db_user: Option<&str>| RedshiftTarget::Cluster {
+        name: name.to_owned(),
+        db_user: db_user.map(str::to_owned),
+    };
+    let workgroup = RedshiftTarget::Workgroup("analytics".to_owned());
+    for (declared, wanted) in [
+        ("cluster: main, db_user: loader", target("main", Some("loader"))),
+        ("cluster: main", target("main", None)),
+        ("workgroup: analytics", workgroup),
+    ] {
+        let access = format!("dsn: \"postgres://h:5439/dev\", iam: {{{declared}, region: eu-central-1}}");
+        let pipeline = loaded(&DESIGN.replacen("dsn: \"${env:WAREHOUSE_DSN}\"", &access, 1));
+        let Some(Warehouse::Redshift { access, .. }) = pipeline.warehouse else {
+            panic!("no Redshift");
+        };
+        let iam = Iam {
+            target: wanted,
+            region: Some("eu-central-1".to_owned()),
+            endpoint: None,
+        };
+        let RedshiftAccess::Iam { dsn, iam: found } = access else {
+            panic!("no login by IAM");
+        };
+        assert_eq!((dsn.reveal(), found), ("postgres://h:5439/dev", iam));
+    }
 }

@@ -104,6 +104,15 @@ refused! {
     a_workgroups_user_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {workgroup: a, database: dev, db_user: me}", "data_api.db_user", "is for a `cluster`";
     two_users_of_a_cluster_are_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {cluster: a, database: dev, db_user: me, secret_arn: \"arn:aws:secretsmanager:r:1:secret:s\"}", "data_api.db_user", "one of them";
     what_is_no_secret_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {cluster: a, database: dev, secret_arn: hunter2}", "data_api.secret_arn", "is not a secret";
+    a_password_beside_iam_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "dsn: \"${env:WAREHOUSE_DSN}\", iam: {cluster: a}", "28: warehouse.redshift.iam", "both `iam` and a password", "`postgres://host:5439/dev`";
+    a_user_beside_iam_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "dsn: \"host=h user=me dbname=dev\", iam: {cluster: a}", "warehouse.redshift.iam", "both `iam` and a user";
+    iam_to_no_database_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "dsn: \"postgres://h:5439\", iam: {cluster: a}", "warehouse.redshift.iam", "`dsn` names none";
+    iam_in_clear_text_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "dsn: \"postgres://h/dev?sslmode=disable\", iam: {cluster: a}", "warehouse.redshift.iam", "in clear text";
+    iam_of_nothing_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "dsn: \"postgres://h/dev\", iam: {region: r}", "warehouse.redshift.iam", "none of `cluster`, `workgroup`";
+    iam_of_two_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "dsn: \"postgres://h/dev\", iam: {cluster: a, workgroup: b}", "iam.workgroup", "both `cluster` and `workgroup`";
+    a_workgroups_user_by_iam_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "dsn: \"postgres://h/dev\", iam: {workgroup: a, db_user: me}", "iam.db_user", "is for a `cluster`";
+    an_unknown_key_of_iam_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "dsn: \"postgres://h/dev\", iam: {workgruop: a, workgroup: a}", "iam.workgruop", "did you mean `workgroup`?";
+    iam_beside_the_data_api_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {cluster: a, database: dev}, iam: {cluster: a}", "warehouse.redshift.iam", "the Data API needs no login";
     a_quarantine_that_outlives_the_lake_is_refused: "quarantine: 30d" => "quarantine: 500d", "retention.quarantine", "longer than the lake's `400d`";
     keys_that_leave_before_the_lake_are_refused: "quarantine: 30d" => "keys: 399d", "29: retention.keys", "`399d` is shorter than the lake's `400d`";
     keys_that_leave_a_lake_that_stays_are_refused: "{lake: 400d, quarantine: 30d, warehouse: 90d}" => "{warehouse: 90d, keys: 800d}", "29: retention.keys", "there is no `retention.lake`";
