@@ -55,6 +55,10 @@ pub enum Moment {
     Loaded,
     /// Files that were replaced are deleted, the ledger does not say so yet.
     Swept,
+    /// The ledger says that copies of personal data are erased; they are still there.
+    Forgotten,
+    /// Quality reports have lost a person, results of models have not.
+    Blanked,
     /// A model's period is computed, the ledger does not name its result yet.
     Computed,
     /// The ledger names it.
@@ -65,7 +69,7 @@ pub enum Moment {
 
 impl Moment {
     /// All of them, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Opened,
         Self::Listed,
         Self::Planned,
@@ -78,6 +82,8 @@ impl Moment {
         Self::Copied,
         Self::Loaded,
         Self::Swept,
+        Self::Forgotten,
+        Self::Blanked,
         Self::Computed,
         Self::Modelled,
         Self::Deleted,
@@ -99,6 +105,8 @@ impl Moment {
             Self::Copied => "copied",
             Self::Loaded => "loaded",
             Self::Swept => "swept",
+            Self::Forgotten => "forgotten",
+            Self::Blanked => "blanked",
             Self::Computed => "computed",
             Self::Modelled => "modelled",
             Self::Deleted => "deleted",

@@ -11,6 +11,7 @@
 mod data_api;
 mod days;
 mod ends;
+mod erasure;
 mod faults;
 mod lakes;
 mod loads;

@@ -17,7 +17,7 @@ use crate::loads::PATIENCE;
 use crate::server::Server;
 
 /// The role that COPY is told.
-const ROLE: &str = "arn:aws:iam::123456789012:role/load";
+pub(crate) const ROLE: &str = "arn:aws:iam::123456789012:role/load";
 
 pub(crate) struct Stage {
     pub(crate) server: Server,
@@ -28,9 +28,14 @@ pub(crate) struct Stage {
 impl Stage {
     /// The lake's folder stands for the bucket `lake`.
     pub(crate) async fn set(batches: usize) -> Self {
-        let server = Server::start().await;
-        let mut bench = Bench::new(COLUMNS, "");
+        let bench = Bench::new(COLUMNS, "");
         bench.fill(0, batches, 20).await;
+        Self::over(bench).await
+    }
+
+    /// The same over a lake.
+    pub(crate) async fn over(mut bench: Bench) -> Self {
+        let server = Server::start().await;
         bench.lake.url = "s3://lake/of-the-test".to_owned();
         let store: Arc<dyn ObjectStore> = Arc::clone(&bench.lake.store);
         let buckets = HashMap::from([("lake".to_owned(), store)]);

@@ -45,7 +45,8 @@ pub(super) fn is_theirs(is_postgres: bool, subject: &Subject) -> String {
     }
 }
 
-fn one_of(is_postgres: bool, column: &str, kind: &ColumnType, texts: &[String]) -> String {
+/// Whether a column is one of some values, or a list has one of them; nothing where it cannot be.
+pub(super) fn one_of(is_postgres: bool, column: &str, kind: &ColumnType, texts: &[String]) -> String {
     let listed = |literals: Vec<String>| format!("{column} IN ({})", literals.join(", "));
     match kind {
         ColumnType::Json | ColumnType::List(_) => {

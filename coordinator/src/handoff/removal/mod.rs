@@ -3,10 +3,13 @@
 //! In: a cutoff and the ranges that are held, or a person. Out: rows deleted, and a row in `millrace_removals` beside the load
 //! ledger that says why and how many, in one transaction. In PostgreSQL a day whose every row is too old goes as a partition.
 //!
+//! Models' tables lose what is a person's: see [`erase_in_models`].
+//!
 //! A connection that is lost rolls back, or leaves it done: the same deletion again finds nothing more. Rows of batches that are
 //! not loaded yet are not there; whoever plans a removal looks at those (see [`crate::erasure`]).
 
 mod condition;
+mod models;
 mod postgres;
 mod redshift;
 
@@ -24,6 +27,8 @@ use crate::lake::Lake;
 use crate::ledger::{LegalHold, Why};
 use crate::lifecycle::{Hook, now_us};
 use condition::{instant, is_theirs, too_old};
+
+pub use models::{count_in_models, erase_in_models};
 
 /// Why rows leave, as `millrace_removals` keeps it.
 #[derive(Debug, Clone, Copy)]
