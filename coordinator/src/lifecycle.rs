@@ -61,6 +61,10 @@ pub enum Moment {
     Loaded,
     /// Files that were replaced are deleted, the ledger does not say so yet.
     Swept,
+    /// The ledger says that copies of personal data are erased; they are still there.
+    Forgotten,
+    /// Quality reports have lost a person, results of models have not.
+    Blanked,
     /// A model's period is computed, the ledger does not name its result yet.
     Computed,
     /// The ledger names it.
@@ -71,7 +75,7 @@ pub enum Moment {
 
 impl Moment {
     /// All of them, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Opened,
         Self::Listed,
         Self::Planned,
@@ -87,6 +91,8 @@ impl Moment {
         Self::Copied,
         Self::Loaded,
         Self::Swept,
+        Self::Forgotten,
+        Self::Blanked,
         Self::Computed,
         Self::Modelled,
         Self::Deleted,
@@ -111,6 +117,8 @@ impl Moment {
             Self::Copied => "copied",
             Self::Loaded => "loaded",
             Self::Swept => "swept",
+            Self::Forgotten => "forgotten",
+            Self::Blanked => "blanked",
             Self::Computed => "computed",
             Self::Modelled => "modelled",
             Self::Deleted => "deleted",

@@ -281,7 +281,7 @@ impl Metrics {
         }
     }
 
-    /// Rows left a place (`lake`, `quarantine`, `keys`, `warehouse`) for good.
+    /// Rows left a place (`lake`, `quarantine`, `keys`, `warehouse`, `models` in the warehouse) for good.
     pub fn removed(&self, pipeline: &str, place: &'static str, why: Why, rows: u64) {
         let mut labels = with(pipeline, "place", place);
         labels.push(("why", why.name().to_owned()));

@@ -6,9 +6,10 @@
 //! A run that was killed after a commit and before its report left none. The next run writes it first, so
 //! every committed batch stands in exactly one report.
 
+use millrace_pipeline::quality::QualityState;
 use millrace_pipeline::sink::read_states;
 use millrace_proto::ids::{BatchId, JobId};
-use millrace_proto::manifest::Manifest;
+use millrace_proto::manifest::{Manifest, WrittenObject};
 
 use crate::commit;
 use crate::job::{RunError, Runner, job_of};
@@ -90,22 +91,32 @@ impl Runner {
     async fn quality_result(&self, job: &JobId, done: &[Manifest]) -> Result<serde_json::Value, RunError> {
         let plan = &self.engine.steps.quality;
         let mut merged = plan.empty_state();
-        let current = done.iter().filter(|manifest| self.answers_our_suite(manifest));
-        for object in current.flat_map(|manifest| &manifest.quality) {
-            let damaged = |reason: String| RunError::State {
-                key: object.key.clone(),
-                reason,
-            };
-            let bytes = self.batches.lake.get(&object.key).await?;
-            for state in read_states(&bytes) {
-                let state = plan.open(&state).map_err(|error| damaged(error.to_string()))?;
-                merged.merge(state).map_err(|error| damaged(error.to_string()))?;
+        for manifest in done.iter().filter(|manifest| self.answers_our_suite(manifest)) {
+            for object in &manifest.quality {
+                // What an erasure took is missing in the figures.
+                if !self.batches.ledger.state().forgotten.contains(&object.key) {
+                    self.merge_states(&mut merged, object).await?;
+                }
             }
         }
         let mut meta = serde_json::Map::new();
         meta.insert("pipeline".to_owned(), self.batches.pipeline.name.as_str().into());
         meta.insert("job".to_owned(), job.as_str().into());
         Ok(plan.result(&merged, meta))
+    }
+
+    async fn merge_states(&self, merged: &mut QualityState, object: &WrittenObject) -> Result<(), RunError> {
+        let damaged = |reason: String| RunError::State {
+            key: object.key.clone(),
+            reason,
+        };
+        let plan = &self.engine.steps.quality;
+        let bytes = self.batches.lake.get(&object.key).await?;
+        for state in read_states(&bytes) {
+            let state = plan.open(&state).map_err(|error| damaged(error.to_string()))?;
+            merged.merge(state).map_err(|error| damaged(error.to_string()))?;
+        }
+        Ok(())
     }
 }
 

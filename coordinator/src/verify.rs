@@ -8,7 +8,7 @@
 //! | the ledger is one unbroken chain; each manifest is the one it names    | 4    |
 //! | the planned ranges of each input object are disjoint and leave no gap  | 1    |
 //! | read = written + duplicates + quarantined, by split                    | 6    |
-//! | files have the rows, size and BLAKE3 that the manifest says            | 3, 6 |
+//! | files have the rows, size and BLAKE3 that were written                 | 3, 6 |
 //! | no object lies there that nothing names                                | 3    |
 //! | no key stands twice in an event hour; as many keys as written events   | 7    |
 //! | the snapshots that batches looked up in are the planned ones, as they were | 10 |
@@ -104,7 +104,7 @@ pub async fn verify_of(lake: &Lake, state: &State, pipeline: &Pipeline) -> Resul
     let manifests = committed_manifests(lake, state, &mut verdict).await;
     check_replaced(&manifests, &mut verdict);
     check_removed(state, &manifests, &mut verdict);
-    check_objects(lake, &manifests, &mut verdict).await;
+    check_objects(lake, state, &manifests, &mut verdict).await;
     check_strangers(lake, state, &manifests, &mut verdict).await?;
     check_keys(lake, &manifests, &mut verdict).await;
     check_key_counts(pipeline, &manifests, &mut verdict);
@@ -238,8 +238,9 @@ fn check_removed(state: &State, manifests: &[Manifest], verdict: &mut Verdict) {
     }
 }
 
-/// Invariants 3 and 6: every named object is there, as it was written; what was replaced may be gone.
-async fn check_objects(lake: &Lake, manifests: &[Manifest], verdict: &mut Verdict) {
+/// Invariants 3 and 6: every named object is there, as it was written, results of models too; what was replaced or erased may
+/// be gone.
+async fn check_objects(lake: &Lake, state: &State, manifests: &[Manifest], verdict: &mut Verdict) {
     let gone = live::replaced(manifests);
     let objects = manifests.iter().flat_map(Manifest::objects);
     let objects = objects.filter(|object| !gone.contains(object.key.as_str()));
@@ -248,7 +249,10 @@ async fn check_objects(lake: &Lake, manifests: &[Manifest], verdict: &mut Verdic
     let used: BTreeMap<&str, &WrittenObject> = used
         .map(|snapshot| (snapshot.object.key.as_str(), &snapshot.object))
         .collect();
-    let objects = objects.chain(used.into_values());
+    let objects = objects
+        .chain(used.into_values())
+        .chain(state.marts.all().map(|run| &run.object))
+        .filter(|object| !state.forgotten.contains(&object.key));
     let mut checked = stream::iter(objects)
         .map(|object| check_object(lake, object))
         .buffer_unordered(READS);
@@ -268,7 +272,7 @@ async fn check_object(lake: &Lake, object: &WrittenObject) -> Result<u64, String
     let bytes = lake.get(key).await.map_err(|error| chain(&error))?;
     if bytes.len() as u64 != object.bytes {
         return Err(format!(
-            "object `{key}` has {} bytes, the manifest says {}",
+            "object `{key}` has {} bytes, {} were written",
             bytes.len(),
             object.bytes
         ));
@@ -276,7 +280,7 @@ async fn check_object(lake: &Lake, object: &WrittenObject) -> Result<u64, String
     let digest = blake3::hash(&bytes).to_hex().to_string();
     if digest != object.digest {
         return Err(format!(
-            "object `{key}` was changed: its BLAKE3 is {digest}, the manifest says {}",
+            "object `{key}` was changed: its BLAKE3 is {digest}, it was {}",
             object.digest
         ));
     }
@@ -286,7 +290,7 @@ async fn check_object(lake: &Lake, object: &WrittenObject) -> Result<u64, String
             .map_err(|error| format!("object `{key}` is not readable Parquet: {error}"))?;
         if u64::try_from(rows) != Ok(object.rows) {
             return Err(format!(
-                "object `{key}` has {rows} rows, the manifest says {}",
+                "object `{key}` has {rows} rows, {} were written",
                 object.rows
             ));
         }
@@ -319,7 +323,7 @@ async fn check_strangers(
     let last = state.batches.keys().next_back();
     for folder in FOLDERS {
         for (key, _) in lake.list(folder).await? {
-            if swept.contains(key.as_str()) {
+            if swept.contains(key.as_str()) || state.forgotten.contains(&key) {
                 verdict.leftovers.push(key);
                 continue;
             }

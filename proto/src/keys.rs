@@ -7,7 +7,8 @@
 //! quality/<batch>-<attempt>-<task>.state
 //! attempts/<batch>-<attempt>.json
 //! manifests/<batch>.json
-//! enrich/<lookup>/<version>.parquet              a snapshot of a lookup's table; `.sealed` where no clear data may lie
+//! enrich/<lookup>/<version>.parquet              a snapshot of a lookup's table; `.sealed` where no clear data may lie;
+//!                                                 `<version>-<n>` where the same content was erased n times before
 //! holds/<batch>.json                            what was decided about a held batch
 //! models/<model>/date=2026-01-01/hour=05/v<version>-e<epoch>-<unique>.parquet   a model's period; without `hour=`: a day
 //! loads/<digest>.manifest                         what a warehouse was told to load
@@ -86,11 +87,16 @@ pub fn manifest(batch: &BatchId) -> String {
     format!("manifests/{batch}.json")
 }
 
-/// Key of a snapshot of a lookup's table, by the hash of its content.
+/// Key of a snapshot of a lookup's table, by the hash of its content and how often the same content was erased before.
 #[must_use]
-pub fn snapshot(lookup: &str, version: &str, is_sealed: bool) -> String {
+pub fn snapshot(lookup: &str, version: &str, erased: usize, is_sealed: bool) -> String {
     let ending = if is_sealed { "sealed" } else { "parquet" };
-    format!("enrich/{}/{version}.{ending}", path_value(lookup))
+    let again = if erased == 0 {
+        String::new()
+    } else {
+        format!("-{erased}")
+    };
+    format!("enrich/{}/{version}{again}.{ending}", path_value(lookup))
 }
 
 /// Key of a result of a model's period: `2026-01-01`, or `2026-01-01T05` for an hour. `unique` tells tries of one writer apart.

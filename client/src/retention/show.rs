@@ -162,6 +162,7 @@ fn erasure_json(name: &str, outcome: &erasure::Outcome) -> Value {
         "pipeline": name, "subject": outcome.subject, "columns": outcome.columns, "blind_columns": outcome.blind,
         "applied": outcome.applied, "objects_examined": outcome.examined, "files_rewritten": outcome.rewritten,
         "rows": outcome.rows, "quarantined": outcome.quarantined, "warehouse_rows": outcome.warehouse,
+        "copies": outcome.copies, "model_rows": outcome.model_rows,
         "objects_deleted": outcome.deleted, "remaining": outcome.remaining, "proved_at": outcome.proved_us.map(at),
     })
 }
@@ -170,10 +171,14 @@ fn erasure_text(name: &str, outcome: &erasure::Outcome) -> String {
     let warehouse = outcome.warehouse.map_or_else(String::new, |rows| {
         format!(", {} rows of the warehouse", grouped(rows))
     });
+    let models = outcome.model_rows.map_or_else(String::new, |rows| {
+        format!(", {} rows of models' tables", grouped(rows))
+    });
     let found = format!(
-        "{} events, {} rejected events{warehouse}",
+        "{} events, {} rejected events{warehouse}{models}, {} snapshots, quality states, reports and results with them",
         grouped(outcome.rows),
-        grouped(outcome.quarantined)
+        grouped(outcome.quarantined),
+        grouped(outcome.copies)
     );
     let mut text = format!(
         "{name}: subject {} looked for in {} ({} objects examined)\n",

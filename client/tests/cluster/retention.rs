@@ -148,6 +148,97 @@ fn a_person_is_erased_through_a_dead_leader_and_stands_in_no_log() {
     assert!(!jobs.to_string().contains(&email));
 }
 
+/// The leader dies when the ledger says that the snapshot is erased, and it lies there still.
+#[test]
+fn a_person_is_erased_from_copies_through_a_dead_leader_and_the_next_batch_looks_up_anew() {
+    let mut sandbox = Sandbox::start(1, 0).with_warehouse();
+    sandbox.coordinator("mortal", &[("MILLRACE_CRASH_AT", "forgotten")]);
+    let mut sandbox = sandbox.with(0, 2);
+    for (name, events) in [("shop", 6_000), ("more", 1_000), ("again", 1_000)] {
+        sandbox.upload(name, events, events + 3);
+    }
+    sandbox.sql(
+        "CREATE TABLE contacts (id bigint, address text); INSERT INTO contacts VALUES (2, 'bob@example.com')",
+    );
+    let more = format!(
+        "{}
+enrich: [{{name: contacts, from: {{postgres: {{dsn: \"{}\", table: contacts}}}}, key: {{user_id: id}}, add: {{address: address}}}}]
+models:
+  - {{name: buyers, every: day, sql: \"SELECT email AS buyer, count(*) AS n FROM shop GROUP BY 1\", warehouse: {{table: analytics.buyers}}}}",
+        sandbox.table_yaml("shop"),
+        sandbox.warehouse_dsn()
+    );
+    sandbox.apply_with("shop", SOURCE, &more);
+    let read = |sandbox: &Sandbox, name: &str| {
+        let job = sandbox.submit("shop", &["--prefix", &format!("s3://millrace/raw/{name}/")]);
+        sandbox.done(&job);
+        sandbox.has_loaded("shop", &job);
+    };
+    read(&sandbox, "shop");
+    let (email, mask) = somebody(&sandbox, &by_id(&sandbox, "email"));
+    let without = snapshots(&sandbox);
+    // Nobody sends events as this customer: just the snapshot holds the address for it.
+    sandbox.sql(&format!("INSERT INTO contacts VALUES (1, '{email}')"));
+    read(&sandbox, "more");
+    let with = snapshots(&sandbox);
+    assert_eq!((without.len(), with.len()), (1, 2));
+    let buyers = "SELECT coalesce(buyer, '') || ' ' || n FROM analytics.buyers ORDER BY 1";
+    let rows = "SELECT count(DISTINCT email), sum(1) FILTER (WHERE email IS NOT NULL) FROM analytics.shop";
+    let all = "SELECT count(buyer), sum(n) FILTER (WHERE buyer IS NOT NULL) FROM analytics.buyers";
+    sandbox.until("the model is loaded", |sandbox| {
+        (sandbox.try_sql(all)? == sandbox.try_sql(rows)?).then_some(())
+    });
+    let mut expected = sandbox.sql(buyers);
+    let before = expected.len();
+    expected.retain(|row| !row.starts_with(&mask));
+    assert_eq!(expected.len(), before - 1);
+    sandbox.sql("DELETE FROM contacts WHERE id = 1; INSERT INTO contacts VALUES (3, 'carol@example.com')");
+
+    sandbox.coordinator("heir", &[]);
+    let done = sandbox.json(&[
+        "erase",
+        "shop",
+        "--pii-id",
+        &email,
+        "--apply",
+        "--timeout",
+        PATIENCE,
+    ]);
+    assert_eq!(sandbox.ended("mortal"), Some(9), "the fault did not happen");
+    assert_eq!(done["remaining"], 0, "{done}");
+    assert!(
+        done["copies"].as_u64() >= Some(2),
+        "the snapshot and the result: {done}"
+    );
+    assert_eq!(snapshots(&sandbox), without);
+    assert_eq!(sandbox.sql(buyers), expected);
+    sandbox.verify("shop");
+
+    read(&sandbox, "again");
+    let taken = snapshots(&sandbox);
+    assert!(
+        taken.len() == 2 && taken.is_superset(&without) && taken != with,
+        "{taken:?}"
+    );
+    sandbox.verify("shop");
+    for coordinator in ["mortal", "heir"] {
+        assert_eq!(
+            sandbox.logged(coordinator, &email),
+            0,
+            "{coordinator} logged the value"
+        );
+    }
+}
+
+/// Keys of the snapshots that lie in the lake.
+fn snapshots(sandbox: &Sandbox) -> BTreeSet<String> {
+    let lake = sandbox.lake("shop");
+    let pattern = lake.folder().join("enrich/**/*.*");
+    let found = glob::glob(pattern.to_str().unwrap()).unwrap().flatten();
+    let names = found.map(|path| path.file_name().unwrap().to_string_lossy().into_owned());
+    names.collect()
+}
+
 /// An address with several events, as it was sent, and its mask.
 fn somebody(sandbox: &Sandbox, before: &BTreeMap<String, String>) -> (String, String) {
     let mut times: BTreeMap<&String, usize> = BTreeMap::new();

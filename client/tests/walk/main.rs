@@ -14,6 +14,7 @@ mod crash;
 mod database;
 mod enrich;
 mod erase;
+mod erase_copies;
 mod faults;
 mod github;
 mod handoff;

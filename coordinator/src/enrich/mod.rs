@@ -17,7 +17,8 @@
 //!
 //! The last snapshot is the newest one that a planned batch names: so it is told by the ledger alone, every leader agrees
 //! on it, and there is nothing beside the ledger that could be stale. Snapshots that batches name stay for as long as their
-//! manifests; one that a leader put and died before it planned a batch is named by nothing and harms nobody.
+//! manifests, but for those that an erasure takes: the table is read again then, into an object of another name. One that a
+//! leader put and died before it planned a batch is named by nothing and harms nobody.
 //!
 //! A redrive is a batch as well: it looks up in the newest snapshot, not in the one that its events were rejected with.
 
@@ -108,10 +109,9 @@ impl Snapshots {
                 continue;
             };
             let digest = shape.digest(sealer.as_ref());
-            let last = state.snapshot(&enrich.name, &digest);
             let (name, lookup) = (pipeline.name.as_str(), enrich.name.as_str());
             let found = self
-                .of_lookup(name, enrich, shape, sealer.clone(), lake, last)
+                .of_lookup(name, enrich, (shape, digest), sealer.clone(), (lake, state))
                 .await;
             if let Err(error) = &found {
                 let waits = error.is_retryable();
@@ -130,11 +130,11 @@ impl Snapshots {
         &mut self,
         pipeline: &str,
         enrich: &Enrich,
-        shape: Shape,
+        (shape, digest): (Shape, String),
         sealer: Option<Sealer>,
-        lake: &Lake,
-        last: Option<&Snapshot>,
+        (lake, state): (&Lake, &State),
     ) -> Result<Snapshot, SnapshotError> {
+        let last = state.snapshot(&enrich.name, &digest);
         let age = last.map(|last| age_seconds(last.taken_us, now_us()));
         let until = self.resting.get(&enrich.name);
         let rests = until.is_some_and(|until| Instant::now() < *until);
@@ -143,7 +143,7 @@ impl Snapshots {
         {
             return Ok(last.clone());
         }
-        let error = match take(enrich, shape, sealer, lake, last).await {
+        let error = match take(enrich, shape, sealer, (lake, state), last).await {
             Ok(taken) => {
                 self.resting.remove(&enrich.name);
                 return Ok(taken);
@@ -187,7 +187,7 @@ async fn take(
     enrich: &Enrich,
     shape: Shape,
     sealer: Option<Sealer>,
-    lake: &Lake,
+    (lake, state): (&Lake, &State),
     last: Option<&Snapshot>,
 ) -> Result<Snapshot, SnapshotError> {
     let began = Instant::now();
@@ -208,7 +208,7 @@ async fn take(
     let version = encoded.version.clone();
     let object = match last.filter(|last| last.version == version) {
         Some(last) => last.object.clone(),
-        None => put(&enrich.name, encoded, sealer.as_ref(), lake).await?,
+        None => put(&enrich.name, encoded, sealer.as_ref(), (lake, state)).await?,
     };
     tracing::info!(
         lookup = enrich.name,
@@ -228,17 +228,29 @@ async fn take(
     })
 }
 
+/// A key that no erasure has taken: whoever erased the same content may yet delete what lies under its own.
+pub(crate) fn free_key(lookup: &str, version: &str, is_sealed: bool, state: &State) -> String {
+    let mut erased = 0;
+    loop {
+        let key = keys::snapshot(lookup, version, erased, is_sealed);
+        if !state.forgotten.contains(&key) {
+            return key;
+        }
+        erased += 1;
+    }
+}
+
 async fn put(
     lookup: &str,
     encoded: Encoded,
     sealer: Option<&Sealer>,
-    lake: &Lake,
+    (lake, state): (&Lake, &State),
 ) -> Result<WrittenObject, SnapshotError> {
     let failed = |source: LakeError| SnapshotError::Lake {
         lookup: lookup.to_owned(),
         source,
     };
-    let key = keys::snapshot(lookup, &encoded.version, sealer.is_some());
+    let key = free_key(lookup, &encoded.version, sealer.is_some(), state);
     let bytes = Bytes::from(encoded.bytes);
     let bytes = match lake.create(&key, bytes.clone()).await {
         Ok(()) => bytes,
@@ -267,4 +279,22 @@ async fn put(
         digest: blake3::hash(&bytes).to_hex().to_string(),
         key,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_that_was_erased_gets_another_name_each_time() {
+        let mut state = State::default();
+        let mut keys = std::collections::BTreeSet::new();
+        for _ in 0..3 {
+            let key = free_key("customers", "v", true, &state);
+            assert_eq!(key, free_key("customers", "v", true, &state));
+            assert!(keys.insert(key.clone()), "{key} again");
+            state.forgotten.insert(key);
+        }
+        assert!(!keys.contains(&free_key("customers", "v", false, &state)));
+    }
 }

@@ -9,35 +9,46 @@
 //! | files are written again, committed | readers no longer see the person; asking again does the rest         |
 //! | the warehouse's rows are deleted, with a row in `millrace_removals` | the same                            |
 //! | old objects are deleted, at once   | the same                                                             |
+//! | copies lose them: see [`copies`]   | the same                                                             |
+//! | models' tables are loaded with what is left, and lose what the ledger does not know of | the same         |
 //! | everything is looked through again | done                                                                 |
 //!
 //! The ledger does not know the person's value, so nobody but who asks again can go on. Old objects do not wait for
 //! `retention.replaced`: a query or a `verify` that is under way may miss one of them, and is run again. What no manifest names
 //! any more (files replaced earlier, leftovers of dead attempts) is looked through and deleted too.
 //!
+//! A load of a model's period that is under way may have rows of the person and not be seen yet. Loading the version that comes
+//! after it waits for it, and is what no older version can replace: see [`marts`]. So that goes before the rows are looked for.
+//!
 //! The key index keeps the hashes of the person's events: an event that is sent again is a duplicate, and does not come back.
 
+mod copies;
 mod embedded;
 mod find;
 mod rewrite;
 
 use std::collections::BTreeSet;
 
+use millrace_pipeline::enrich::EnrichError;
 use millrace_pipeline::privacy::{PrivacyError, Subject};
+use millrace_pipeline::quality::StateError;
 use millrace_pipeline::sink::SinkError;
 use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::ids::{BatchId, IdError, JobId};
 use millrace_proto::manifest::Manifest;
 
 use crate::compaction;
-use crate::handoff::{HandoffError, removal};
+use crate::handoff::{HandoffError, marts, removal};
 use crate::job::RunError;
 use crate::lake::Lake;
 use crate::ledger::{Entry, LedgerError, Removal, State, Why};
 use crate::lifecycle::{Batches, Moment, now_us};
 use crate::quarantine::QuarantineError;
+use copies::Copies;
 use find::{Found, find};
 
+#[cfg(test)]
+pub(crate) use copies::forget;
 pub use embedded::{erase_embedded, look_embedded};
 
 /// What erasures are asked for by: no job of the registry has this name.
@@ -55,6 +66,27 @@ pub enum ErasureError {
     /// A quarantine file.
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
+    /// A snapshot of a lookup.
+    #[error(transparent)]
+    Snapshot(#[from] EnrichError),
+    /// A quality state.
+    #[error("quality state `{key}` cannot be looked through")]
+    State {
+        /// Its key.
+        key: String,
+        /// Why.
+        #[source]
+        source: StateError,
+    },
+    /// A quality report.
+    #[error("quality report `{key}` cannot be looked through or written again")]
+    Report {
+        /// Its key.
+        key: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The pipeline cannot open what it sealed.
     #[error("quarantine cannot be looked through")]
     Sealed(#[from] PrivacyError),
@@ -129,6 +161,10 @@ pub struct Outcome {
     pub quarantined: u64,
     /// Their rows in the warehouse; none where there is none.
     pub warehouse: Option<u64>,
+    /// Snapshots, quality states and reports, and results of models that held them.
+    pub copies: u64,
+    /// Rows of models' tables in the warehouse that hold them, when it was looked; none where there are none.
+    pub model_rows: Option<u64>,
     /// Objects that were deleted.
     pub deleted: u64,
     /// Whether anything was to be changed.
@@ -150,9 +186,24 @@ pub async fn look(
     subject: &Subject,
 ) -> Result<Outcome, ErasureError> {
     let found = find(pipeline, lake, state, subject).await?;
-    let warehouse = removal::count_subject(pipeline, lake, subject).await;
-    let warehouse = warehouse.map_err(|error| ErasureError::Warehouse(Box::new(error)))?;
-    Ok(outcome(subject, &found, warehouse))
+    let copies = copies::find(pipeline, lake, state, subject).await?;
+    let (warehouse, models) = in_warehouse(pipeline, lake, subject).await?;
+    Ok(outcome(subject, &found, &copies, (warehouse, models)))
+}
+
+/// Rows of the person in the pipeline's table, and in those of models.
+async fn in_warehouse(
+    pipeline: &Pipeline,
+    lake: &Lake,
+    subject: &Subject,
+) -> Result<(Option<u64>, Option<u64>), ErasureError> {
+    let rows = removal::count_subject(pipeline, lake, subject).await;
+    let models = removal::count_in_models(pipeline, lake, subject).await;
+    Ok((rows.map_err(unreached)?, models.map_err(unreached)?))
+}
+
+fn unreached(error: HandoffError) -> ErasureError {
+    ErasureError::Warehouse(Box::new(error))
 }
 
 /// Finds a person, erases them everywhere and looks again.
@@ -161,9 +212,11 @@ pub async fn look(
 /// When a legal hold or a load that is to come forbids it, or something cannot be read or written. What was done stays.
 pub async fn erase(batches: &mut Batches, subject: &Subject, by: &str) -> Result<Outcome, ErasureError> {
     let found = find_in(batches, subject).await?;
-    refuse_held(batches, &found)?;
+    let copies = copies_in(batches, subject).await?;
+    refuse_held(batches, &found, &copies)?;
     refuse_waiting(batches, &found).await?;
-    let mut done = outcome(subject, &found, None);
+    let (_, models) = in_warehouse(&batches.pipeline, &batches.lake, subject).await?;
+    let mut done = outcome(subject, &found, &copies, (None, models));
     done.applied = true;
     let committed = if found.is_empty() {
         None
@@ -171,16 +224,32 @@ pub async fn erase(batches: &mut Batches, subject: &Subject, by: &str) -> Result
         Some(take(batches, subject, by, &found).await?)
     };
     let erased = removal::erase_subject(&batches.pipeline, &batches.lake, subject, by, &batches.hook).await;
-    done.warehouse = erased.map_err(|error| ErasureError::Warehouse(Box::new(error)))?;
+    done.warehouse = erased.map_err(unreached)?;
     done.deleted = delete(batches, &found, committed.as_ref()).await?;
-    let left = find_in(batches, subject).await?;
-    let in_warehouse = removal::count_subject(&batches.pipeline, &batches.lake, subject).await;
-    let in_warehouse = in_warehouse.map_err(|error| ErasureError::Warehouse(Box::new(error)))?;
-    done.remaining =
-        Some(left.rows() + left.quarantined() + left.dead.len() as u64 + in_warehouse.unwrap_or(0));
+    done.deleted += copies::erase(batches, subject, &copies).await?;
+    erase_in_models(batches, subject, by).await?;
+    done.remaining = Some(remaining(batches, subject).await?);
     done.proved_us = Some(now_us());
     (batches.hook)(Moment::Finished);
     Ok(done)
+}
+
+/// The models' tables: what is left of each result is loaded, then rows leave that no result stands for.
+async fn erase_in_models(batches: &Batches, subject: &Subject, by: &str) -> Result<(), ErasureError> {
+    let (pipeline, lake, hook) = (&batches.pipeline, &batches.lake, &batches.hook);
+    let settled = marts::settle(pipeline, lake, batches.ledger.state(), hook).await;
+    settled.map_err(unreached)?;
+    let erased = removal::erase_in_models(pipeline, lake, subject, by, hook).await;
+    erased.map_err(unreached)
+}
+
+/// The second look, at everything.
+async fn remaining(batches: &Batches, subject: &Subject) -> Result<u64, ErasureError> {
+    let left = find_in(batches, subject).await?;
+    let copies = copies_in(batches, subject).await?.count();
+    let (rows, models) = in_warehouse(&batches.pipeline, &batches.lake, subject).await?;
+    let in_warehouse = rows.unwrap_or(0) + models.unwrap_or(0);
+    Ok(left.rows() + left.quarantined() + left.dead.len() as u64 + copies + in_warehouse)
 }
 
 async fn find_in(batches: &Batches, subject: &Subject) -> Result<Found, ErasureError> {
@@ -188,26 +257,38 @@ async fn find_in(batches: &Batches, subject: &Subject) -> Result<Found, ErasureE
     find(&batches.pipeline, &batches.lake, state, subject).await
 }
 
-fn outcome(subject: &Subject, found: &Found, warehouse: Option<u64>) -> Outcome {
+async fn copies_in(batches: &Batches, subject: &Subject) -> Result<Copies, ErasureError> {
+    let state = batches.ledger.state();
+    copies::find(&batches.pipeline, &batches.lake, state, subject).await
+}
+
+fn outcome(
+    subject: &Subject,
+    found: &Found,
+    copies: &Copies,
+    (warehouse, model_rows): (Option<u64>, Option<u64>),
+) -> Outcome {
     Outcome {
         subject: subject.id().to_owned(),
         columns: subject.columns().map(str::to_owned).collect(),
         blind: subject.blind().to_vec(),
-        examined: found.examined,
+        examined: found.examined + copies.examined,
+        copies: copies.count(),
         rewritten: (found.files.len() + found.rejects.len()) as u64,
         rows: found.rows(),
         quarantined: found.quarantined(),
         warehouse,
+        model_rows,
         ..Outcome::default()
     }
 }
 
-fn refuse_held(batches: &Batches, found: &Found) -> Result<(), ErasureError> {
+fn refuse_held(batches: &Batches, found: &Found, copies: &Copies) -> Result<(), ErasureError> {
     let state = batches.ledger.state();
     let mut holds = BTreeSet::new();
     let mut files = 0;
     for hold in state.active_holds() {
-        let touched = found.touched_by(hold);
+        let touched = found.touched_by(hold) + copies.touched_by(hold);
         if touched > 0 {
             holds.insert(hold.id.clone());
             files += touched;

@@ -107,6 +107,7 @@ impl Lane {
                     ("lake", told.rows),
                     ("quarantine", told.quarantined),
                     ("warehouse", told.warehouse_rows.unwrap_or(0)),
+                    ("models", told.model_rows.unwrap_or(0)),
                 ];
                 for (place, rows) in counts {
                     metrics.removed(name, place, Why::Erased, rows);

@@ -157,6 +157,13 @@ pub enum Entry {
         /// Which of them.
         batch: BatchId,
     },
+    /// Snapshots and quality states are erased: from now on nobody uses them, and nothing is written under their keys again.
+    Forgotten {
+        /// Writer.
+        epoch: u64,
+        /// Their keys.
+        objects: Vec<String>,
+    },
     /// Events of a time range may not be removed from now on.
     Retained {
         /// Writer.
@@ -223,6 +230,7 @@ impl Entry {
             | Self::Reached { epoch, .. }
             | Self::Modelled { epoch, .. }
             | Self::Swept { epoch, .. }
+            | Self::Forgotten { epoch, .. }
             | Self::Retained { epoch, .. }
             | Self::Released { epoch, .. }
             | Self::Committed { epoch, .. } => Some(*epoch),

@@ -1,6 +1,6 @@
 //! The fold of the ledger's entries.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use millrace_proto::ids::{Attempt, BatchId, JobId, PipelineName};
 use millrace_proto::manifest::{Snapshot, SplitCounts};
@@ -148,6 +148,8 @@ pub struct State {
     pub marts: Marts,
     /// Every legal hold that was ever placed, in order.
     pub holds: Vec<LegalHold>,
+    /// Snapshots and quality states that were erased, by key: nothing is written under it again.
+    pub forgotten: BTreeSet<String>,
 }
 
 impl State {
@@ -202,6 +204,7 @@ impl State {
                     batch.swept = true;
                 }
             }
+            Entry::Forgotten { objects, .. } => self.forgotten.extend(objects.iter().cloned()),
             Entry::Dropped { batch, .. } => self.drop_batch(batch),
             Entry::Listed { job, listing, .. } => {
                 self.listings.insert(job.clone(), listing.clone());
@@ -267,13 +270,14 @@ impl State {
         self.batches.insert(batch.clone(), planned);
     }
 
-    /// The newest snapshot of a lookup that was taken for this shape, and for a batch.
+    /// The newest snapshot of a lookup that was taken for this shape, and for a batch; none when that one was erased.
     #[must_use]
     pub fn snapshot(&self, lookup: &str, shape: &str) -> Option<&Snapshot> {
         let newest_first = self.batches.values().rev();
         newest_first
             .flat_map(|batch| &batch.snapshots)
             .find(|snapshot| snapshot.lookup == lookup && snapshot.shape == shape)
+            .filter(|snapshot| !self.forgotten.contains(&snapshot.object.key))
     }
 
     fn drop_batch(&mut self, id: &BatchId) {
@@ -321,6 +325,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use millrace_proto::manifest::WrittenObject;
     use proptest::prelude::*;
 
     use super::*;
@@ -366,6 +371,53 @@ mod tests {
                 told: None,
             },
         }
+    }
+
+    #[test]
+    fn an_erased_snapshot_is_used_by_no_later_batch() {
+        let taken = |key: &str| Snapshot {
+            lookup: "customers".to_owned(),
+            object: WrittenObject {
+                key: key.to_owned(),
+                bytes: 1,
+                rows: 1,
+                digest: String::new(),
+            },
+            version: "v".to_owned(),
+            shape: "s".to_owned(),
+            taken_us: 1,
+        };
+        let opened = State::default().next(&entry(0, 0, 0));
+        let epoch = opened.epoch;
+        let planned = |batch: u8, snapshot: &Snapshot| {
+            let mut planned = entry(1, batch, epoch);
+            if let Entry::Planned { snapshots, .. } = &mut planned {
+                snapshots.push(snapshot.clone());
+            }
+            planned
+        };
+        let last = |state: &State| state.snapshot("customers", "s").cloned();
+        let (older, erased, newer) = (taken("k1"), taken("k2"), taken("k3"));
+        let state = opened.next(&planned(1, &older)).next(&planned(2, &erased));
+        assert_eq!(last(&state).as_ref(), Some(&erased));
+        let forgotten = |epoch| Entry::Forgotten {
+            epoch,
+            objects: vec![erased.object.key.clone()],
+        };
+        assert_eq!(
+            last(&state.clone().next(&forgotten(epoch + 1))).as_ref(),
+            Some(&erased),
+            "a writer that does not lead"
+        );
+        let state = state.next(&forgotten(epoch));
+        assert_eq!(
+            last(&state),
+            None,
+            "nor the one before it: the table is to be read"
+        );
+        assert!(state.forgotten.contains("k2"));
+        let state = state.next(&planned(3, &newer));
+        assert_eq!(last(&state).as_ref(), Some(&newer));
     }
 
     proptest! {

@@ -167,6 +167,8 @@ impl From<&erasure::Outcome> for v1::ErasureOutcome {
             applied: outcome.applied,
             remaining: outcome.remaining,
             prove_time: outcome.proved_us.map(stamp),
+            copies: outcome.copies,
+            model_rows: outcome.model_rows,
         }
     }
 }
@@ -186,6 +188,8 @@ impl From<v1::ErasureOutcome> for erasure::Outcome {
             applied: told.applied,
             remaining: told.remaining,
             proved_us: told.prove_time.as_ref().map(micros),
+            copies: told.copies,
+            model_rows: told.model_rows,
         }
     }
 }
@@ -238,6 +242,8 @@ mod tests {
             subject: "0f".to_owned(),
             columns: vec!["email".to_owned()],
             rows: 4,
+            copies: 5,
+            model_rows: Some(6),
             warehouse: None,
             applied: true,
             remaining: Some(0),

@@ -86,6 +86,7 @@ conformance!(
     a_lost_response_to_the_opening_is_no_other_writer,
     an_interrupted_batch_is_taken_over_as_it_stands,
     a_batch_may_be_planned_while_the_one_before_is_open,
+    what_was_erased_is_known_to_whoever_takes_over,
     an_append_may_be_large,
     appends_may_be_many,
 );
@@ -290,6 +291,32 @@ async fn a_batch_may_be_planned_while_the_one_before_is_open<P: Place>() {
     };
     let free: Vec<bool> = splits(4).iter().map(is_free).collect();
     assert_eq!(free, [false, false, true, true]);
+}
+
+async fn what_was_erased_is_known_to_whoever_takes_over<P: Place>() {
+    let place = P::new().await;
+    let mut first = place.open().await.unwrap();
+    let forgotten = |epoch, key: &str| Entry::Forgotten {
+        epoch,
+        objects: vec![key.to_owned(), "quality/b00000001-e1-a1-0.state".to_owned()],
+    };
+    let epoch = first.epoch();
+    first
+        .append(vec![forgotten(epoch, "enrich/customers/v.sealed")])
+        .await
+        .unwrap();
+    let second = place.open().await.unwrap();
+    let refused = first
+        .append(vec![forgotten(epoch, "enrich/customers/v-1.sealed")])
+        .await;
+    assert!(matches!(refused, Err(LedgerError::Fenced { .. })), "{refused:?}");
+    let state = place.read().await;
+    assert_eq!(&state, second.state());
+    let known: Vec<&str> = state.forgotten.iter().map(String::as_str).collect();
+    assert_eq!(
+        known,
+        ["enrich/customers/v.sealed", "quality/b00000001-e1-a1-0.state"]
+    );
 }
 
 async fn an_append_may_be_large<P: Place>() {

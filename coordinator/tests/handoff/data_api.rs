@@ -20,10 +20,10 @@ pub(crate) struct ApiStage {
 
 impl ApiStage {
     pub(crate) async fn set(batches: usize) -> Self {
-        Self::of(Stage::set(batches).await).await
+        Self::on(Stage::set(batches).await).await
     }
 
-    pub(crate) async fn of(mut stage: Stage) -> Self {
+    pub(crate) async fn on(mut stage: Stage) -> Self {
         let listen = "127.0.0.1:0".parse().unwrap();
         let key = Key {
             id: "loader".to_owned(),
@@ -41,6 +41,14 @@ impl ApiStage {
 
     fn handoff(&self, table: &str) -> Handoff {
         self.stage.handoff_by(self.access(), table)
+    }
+
+    /// What a pipeline file says of it.
+    pub(crate) fn declared(&self) -> String {
+        format!(
+            "data_api: {{workgroup: analytics, database: dev, endpoint: \"http://{}\"}}",
+            self.address
+        )
     }
 
     pub(crate) fn access(&self) -> RedshiftAccess {
@@ -183,10 +191,7 @@ async fn rows_that_are_too_old_leave_in_one_batch_of_statements() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_models_periods_are_replaced_once_through_lost_answers() {
     let mut api = ApiStage::set(2).await;
-    let access = format!(
-        "data_api: {{workgroup: analytics, database: dev, endpoint: \"http://{}\"}}",
-        api.address
-    );
+    let access = api.declared();
     let faults = [
         Fault::LoseAnswer,
         Fault::Throttle,

@@ -11,12 +11,13 @@
 mod data_api;
 mod days;
 mod ends;
-mod erase;
+mod erasure;
 mod faults;
 mod iam;
 mod lakes;
 mod loads;
 mod proxy;
 mod redshift;
+mod removal;
 mod report;
 mod server;

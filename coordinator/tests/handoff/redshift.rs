@@ -17,7 +17,7 @@ use crate::loads::PATIENCE;
 use crate::server::Server;
 
 /// The role that COPY is told.
-const ROLE: &str = "arn:aws:iam::123456789012:role/load";
+pub(crate) const ROLE: &str = "arn:aws:iam::123456789012:role/load";
 
 pub(crate) struct Stage {
     pub(crate) server: Server,
@@ -29,11 +29,11 @@ impl Stage {
     pub(crate) async fn set(batches: usize) -> Self {
         let bench = Bench::new(COLUMNS, "");
         bench.fill(0, batches, 20).await;
-        Self::of(bench).await
+        Self::over(bench).await
     }
 
-    /// The lake's folder stands for the bucket `lake`.
-    pub(crate) async fn of(mut bench: Bench) -> Self {
+    /// The same over a lake.
+    pub(crate) async fn over(mut bench: Bench) -> Self {
         let server = Server::start().await;
         bench.lake.url = "s3://lake/of-the-test".to_owned();
         let store: Arc<dyn ObjectStore> = Arc::clone(&bench.lake.store);

@@ -59,7 +59,8 @@ pub(super) fn quoted(is_postgres: bool, text: &str) -> String {
     }
 }
 
-fn one_of(is_postgres: bool, column: &str, kind: &ColumnType, texts: &[String]) -> String {
+/// Whether a column is one of some values, or a list has one of them; nothing where it cannot be.
+pub(super) fn one_of(is_postgres: bool, column: &str, kind: &ColumnType, texts: &[String]) -> String {
     let listed = |literals: Vec<String>| format!("{column} IN ({})", literals.join(", "));
     match kind {
         ColumnType::Json if !is_postgres => json_in_redshift(column, texts),

@@ -3,10 +3,13 @@
 //! In: a cutoff and the ranges that are held, or a person. Out: rows deleted, and a row in `millrace_removals` beside the load
 //! ledger that says why and how many, in one transaction. In PostgreSQL a day whose every row is too old goes as a partition.
 //!
+//! Models' tables lose what is a person's: see [`erase_in_models`].
+//!
 //! A connection that is lost rolls back, or leaves it done: the same deletion again finds nothing more. Rows of batches that are
 //! not loaded yet are not there; whoever plans a removal looks at those (see [`crate::erasure`]).
 
 mod condition;
+mod models;
 mod postgres;
 mod redshift;
 
@@ -24,6 +27,8 @@ use crate::lake::Lake;
 use crate::ledger::{LegalHold, Why};
 use crate::lifecycle::{Hook, now_us};
 use condition::{instant, is_theirs, quoted, too_old};
+
+pub use models::{count_in_models, erase_in_models};
 
 /// Why rows leave, as `millrace_removals` keeps it.
 #[derive(Debug, Clone, Copy)]
@@ -58,37 +63,31 @@ pub async fn count_expired(
     before_us: i64,
     holds: &[LegalHold],
 ) -> Result<Option<u64>, HandoffError> {
-    let Some(place) = Place::of(pipeline, lake) else {
-        return Ok(None);
-    };
-    place.count(&too_old(pipeline, before_us, holds)).await.map(Some)
+    count_in(pipeline, lake, |_| too_old(pipeline, before_us, holds)).await
 }
 
 /// Deletes them; how many.
 ///
 /// # Errors
 /// When the warehouse refuses, or the connection is lost: all of it is done then or nothing.
-pub async fn expire(
-    pipeline: &Pipeline,
-    lake: &Lake,
+pub async fn expire<'a>(
+    pipeline: &'a Pipeline,
+    lake: &'a Lake,
     before_us: i64,
-    holds: &[LegalHold],
-    by: &str,
+    holds: &'a [LegalHold],
+    by: &'a str,
     hook: &Hook,
 ) -> Result<Option<u64>, HandoffError> {
-    let Some(place) = Place::of(pipeline, lake) else {
-        return Ok(None);
-    };
     let reason = Reason {
         why: Why::Expired,
         by,
         subject: None,
     };
-    let removal = Removal {
+    let removal = |place: &Place<'a>| Removal {
         expiry: Some((before_us, holds)),
         ..place.removal(too_old(pipeline, before_us, holds), reason)
     };
-    place.remove(&removal, hook).await.map(Some)
+    remove_in(pipeline, lake, removal, hook).await
 }
 
 /// How many rows are a person's; none where there is no warehouse.
@@ -100,34 +99,58 @@ pub async fn count_subject(
     lake: &Lake,
     subject: &Subject,
 ) -> Result<Option<u64>, HandoffError> {
-    let Some(place) = Place::of(pipeline, lake) else {
-        return Ok(None);
-    };
-    let condition = is_theirs(place.is_postgres(), subject);
-    place.count(&condition).await.map(Some)
+    count_in(pipeline, lake, |place| is_theirs(place.is_postgres(), subject)).await
 }
 
 /// Deletes them; how many.
 ///
 /// # Errors
 /// As [`expire`].
-pub async fn erase_subject(
+pub async fn erase_subject<'a>(
+    pipeline: &'a Pipeline,
+    lake: &'a Lake,
+    subject: &'a Subject,
+    by: &'a str,
+    hook: &Hook,
+) -> Result<Option<u64>, HandoffError> {
+    let removal = |place: &Place<'a>| {
+        let condition = is_theirs(place.is_postgres(), subject);
+        place.removal(condition, erased(subject, by))
+    };
+    remove_in(pipeline, lake, removal, hook).await
+}
+
+fn erased<'a>(subject: &'a Subject, by: &'a str) -> Reason<'a> {
+    Reason {
+        why: Why::Erased,
+        by,
+        subject: Some(subject.id()),
+    }
+}
+
+/// Counts rows of the pipeline's table; none where there is no warehouse.
+async fn count_in(
     pipeline: &Pipeline,
     lake: &Lake,
-    subject: &Subject,
-    by: &str,
+    condition: impl FnOnce(&Place<'_>) -> String,
+) -> Result<Option<u64>, HandoffError> {
+    let Some(place) = Place::of(pipeline, lake) else {
+        return Ok(None);
+    };
+    place.count(&condition(&place)).await.map(Some)
+}
+
+/// Deletes rows of the pipeline's table; none where there is no warehouse.
+async fn remove_in<'a>(
+    pipeline: &'a Pipeline,
+    lake: &'a Lake,
+    removal: impl FnOnce(&Place<'a>) -> Removal<'a>,
     hook: &Hook,
 ) -> Result<Option<u64>, HandoffError> {
     let Some(place) = Place::of(pipeline, lake) else {
         return Ok(None);
     };
-    let reason = Reason {
-        why: Why::Erased,
-        by,
-        subject: Some(subject.id()),
-    };
-    let removal = place.removal(is_theirs(place.is_postgres(), subject), reason);
-    place.remove(&removal, hook).await.map(Some)
+    place.remove(&removal(&place), hook).await.map(Some)
 }
 
 /// A pipeline's table.

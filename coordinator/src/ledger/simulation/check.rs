@@ -50,6 +50,7 @@ fn check_entry(state: &State, entry: &Entry, lake: &ModelLake) -> Result<(), Str
         | Entry::Reached { .. }
         | Entry::Modelled { .. }
         | Entry::Swept { .. }
+        | Entry::Forgotten { .. }
         | Entry::Retained { .. }
         | Entry::Released { .. } => Ok(()),
         Entry::Planned {
@@ -61,7 +62,18 @@ fn check_entry(state: &State, entry: &Entry, lake: &ModelLake) -> Result<(), Str
             Some((open, _)) => Err(format!("upkeep {batch} was planned while batch {open} was open")),
             None => Ok(()),
         },
-        Entry::Planned { batch, splits, .. } => {
+        Entry::Planned {
+            batch,
+            splits,
+            snapshots,
+            ..
+        } => {
+            for snapshot in snapshots {
+                let key = &snapshot.object.key;
+                if state.forgotten.contains(key) || lake.look(key).is_none() {
+                    return Err(format!("batch {batch} is to look up in `{key}`, which is erased"));
+                }
+            }
             for split in splits {
                 let free = state.covered.get(&split.object).is_none_or(|planned| {
                     planned.missing(split.start, split.end) == vec![(split.start, split.end)]
@@ -136,7 +148,7 @@ pub(super) fn at_the_end(store: &Store, lake: &ModelLake) -> Result<(), String> 
     rows(&state, &manifests, lake)
 }
 
-/// Every object that counts is as it was written; one that does not may be gone.
+/// Every object that counts is as it was written; one that does not, or was erased, may be gone.
 fn objects(state: &State, manifests: &[Manifest], lake: &ModelLake) -> Result<(), String> {
     let is_swept = |manifest: &&Manifest| {
         state
@@ -151,7 +163,13 @@ fn objects(state: &State, manifests: &[Manifest], lake: &ModelLake) -> Result<()
         .map(|object| object.key.as_str())
         .collect();
     let replaced = live::replaced(manifests);
-    for object in manifests.iter().flat_map(Manifest::objects) {
+    let snapshots = manifests.iter().flat_map(|manifest| &manifest.enrich);
+    let objects = manifests
+        .iter()
+        .flat_map(Manifest::objects)
+        .chain(snapshots.map(|snapshot| &snapshot.object))
+        .filter(|object| !state.forgotten.contains(&object.key));
+    for object in objects {
         let bytes = lake.look(&object.key);
         let digest = bytes.map(|bytes| blake3::hash(&bytes).to_hex().to_string());
         let (is_there, is_right) = (digest.is_some(), digest.as_ref() == Some(&object.digest));

@@ -55,13 +55,16 @@ impl ModelLake {
 
     /// Puts an object, at once.
     fn put(&self, path: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
-        let is_manifest = path.as_ref().starts_with("manifests/");
-        if !is_manifest && !self.names.lock().insert(path.to_string()) {
+        // Whoever is second finds the same there, and uses it.
+        let is_shared = ["manifests/", "enrich/"]
+            .iter()
+            .any(|folder| path.as_ref().starts_with(folder));
+        if !is_shared && !self.names.lock().insert(path.to_string()) {
             let fault = format!("invariant 3: object `{path}` was written twice");
             self.fault.lock().get_or_insert(fault);
             options.mode = PutMode::Overwrite;
         }
-        if !is_manifest {
+        if !is_shared {
             let bytes: Vec<u8> = payload.iter().flat_map(|part| part.to_vec()).collect();
             self.history.lock().entry(path.to_string()).or_insert(bytes);
         }

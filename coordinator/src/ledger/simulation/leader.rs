@@ -1,5 +1,5 @@
-//! A leader: campaigns, opens the ledger, finishes what is open, plans what is new, compacts and expires what is complete. And
-//! an engine that is as simple as one can be: each record is a function of its position.
+//! A leader: campaigns, opens the ledger, finishes what is open, plans what is new, compacts and expires what is complete, and
+//! erases copies. And an engine that is as simple as one can be: each record is a function of its position.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use millrace_pipeline::spec::{self, model::Pipeline};
 use millrace_proto::ids::{Attempt, BatchId, JobId};
 use millrace_proto::keys::TaskNames;
-use millrace_proto::manifest::{DataFile, KeyFile, SplitCounts, TaskReport, WrittenObject};
+use millrace_proto::manifest::{DataFile, KeyFile, Snapshot, SplitCounts, TaskReport, WrittenObject};
 use millrace_proto::split::{InputObject, Split};
 use parking_lot::Mutex;
 
@@ -20,10 +20,11 @@ use super::{Broken, World, lake, step};
 use crate::ahead::Ahead;
 use crate::commit::live;
 use crate::compaction::{self, Rewrite, Rewritten, Selection};
-use crate::enrich::Snapshots;
+use crate::enrich::{Snapshots, free_key};
+use crate::erasure::forget;
 use crate::hours::{self, PartitionTime};
 use crate::job::{RunError, unread};
-use crate::lake::Lake;
+use crate::lake::{Lake, LakeError};
 use crate::ledger::{LedgerError, State};
 use crate::lifecycle::Batches;
 use crate::retention::{self, RetentionError};
@@ -178,6 +179,36 @@ async fn finish_interrupted(world: &World, batches: &mut Batches) -> Result<(), 
     Ok(())
 }
 
+/// The newest one that is not erased, or one that is taken now: of the same content always.
+async fn snapshot(broken: Broken, batches: &Batches) -> Result<Snapshot, RunError> {
+    let (lookup, state) = ("lookup", batches.ledger.state());
+    if let Some(last) = state.snapshot(lookup, "") {
+        return Ok(last.clone());
+    }
+    let key = if broken == Broken::ErasedKeys {
+        free_key(lookup, "v", false, &State::default())
+    } else {
+        free_key(lookup, "v", false, state)
+    };
+    let content = b"a table";
+    match batches.lake.create(&key, Bytes::from_static(content)).await {
+        Ok(()) | Err(LakeError::Exists { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Snapshot {
+        lookup: lookup.to_owned(),
+        object: WrittenObject {
+            key,
+            bytes: content.len() as u64,
+            rows: 1,
+            digest: blake3::hash(content).to_hex().to_string(),
+        },
+        version: "v".to_owned(),
+        shape: String::new(),
+        taken_us: 0,
+    })
+}
+
 /// A batch on its way.
 struct Flight {
     id: BatchId,
@@ -205,7 +236,9 @@ async fn read_all(world: &World, batches: &mut Batches, number: usize) -> Result
                 .await?;
             return Ok(());
         }
-        let (id, attempt) = batches.plan(&job, &splits, Vec::new()).await?;
+        let snapshot = snapshot(world.broken, batches).await?;
+        let planned = batches.plan_batch(&job, &splits, Vec::new(), Vec::new(), vec![snapshot], None);
+        let (id, attempt) = planned.await?;
         let flight = Flight { id, attempt, splits };
         let reports = match before.take() {
             Some(before) => behind(world, batches, &job, before, &flight).await?,
@@ -299,6 +332,18 @@ async fn upkeep(world: &World, batches: &mut Batches, number: usize) -> Result<(
         })?;
         world.store.lock().expired += expired.batches;
     }
+    erase_copies(world, batches).await
+}
+
+/// Somebody stands in the snapshot, and in every third quality state.
+async fn erase_copies(world: &World, batches: &mut Batches) -> Result<(), RunError> {
+    let is_theirs = |key: &String| blake3::hash(key.as_bytes()).as_bytes()[0] % 3 == 0;
+    let states = batches.lake.list("quality").await?.into_iter();
+    let mut objects: Vec<String> = states.map(|(key, _)| key).filter(is_theirs).collect();
+    let snapshots = batches.lake.list("enrich").await?;
+    objects.extend(snapshots.into_iter().map(|(key, _)| key));
+    let erased = forget(batches, &objects).await?;
+    world.store.lock().erased += erased;
     Ok(())
 }
 
@@ -379,6 +424,8 @@ async fn run_task(
     report.keys.push(KeyFile { object, hour });
     let object = put(lake, names.quarantine("d", 0), b"[]", rejected).await?;
     report.quarantine.push(object);
+    let object = put(lake, names.quality(), b"a state", 1).await?;
+    report.quality.push(object);
     Ok(report)
 }
 

@@ -17,7 +17,8 @@
 //!
 //! Beside them: batches are committed in the order in which they were planned, also where one is read while the one before is
 //! being committed, and what is committed then is the attempt that was read behind; compactions and expiries are planned when
-//! nothing is open, lose no row and double none; what is swept is gone, and nothing else.
+//! nothing is open, lose no row and double none; what is swept is gone, and nothing else. Snapshots and quality states are erased
+//! between batches: no later batch looks up in one, and none that was not erased is missing.
 //!
 //! A model that breaks no broken system proves nothing: with the guard or the conditional put switched off the
 //! same seeds must find a broken invariant.
@@ -52,10 +53,12 @@ enum Broken {
     AheadKeys,
     /// A compaction writes another key in the place of one.
     CompactedKeys,
+    /// What was erased is written again under the key that it had.
+    ErasedKeys,
 }
 
 /// Steps in which faults happen; after them whoever leads finishes.
-const STORMY: u32 = 400;
+const STORMY: u32 = 520;
 /// Steps after which a history that has not come to its end is stuck.
 const STUCK: u32 = 40_000;
 /// Steps that a lease lasts when its holder is not running.
@@ -130,6 +133,7 @@ struct Seen {
     compacted: u64,
     upkeep_left: u64,
     expired: u64,
+    erased: u64,
 }
 
 impl Seen {
@@ -145,6 +149,7 @@ impl Seen {
             compacted: store.compacted,
             upkeep_left: store.upkeep_left,
             expired: store.expired,
+            erased: store.erased,
             ..self
         }
     }
@@ -161,6 +166,7 @@ impl Seen {
         self.compacted += one.compacted;
         self.upkeep_left += one.upkeep_left;
         self.expired += one.expired;
+        self.erased += one.erased;
     }
 }
 
@@ -294,6 +300,7 @@ fn every_interleaving_keeps_the_invariants() {
         ("compactions", total.compacted),
         ("interrupted upkeep", total.upkeep_left),
         ("expiries", total.expired),
+        ("erased snapshots and states", total.erased),
     ] {
         assert!(count > 1000, "only {count} {what}");
     }
@@ -311,6 +318,7 @@ fn a_broken_system_is_found_out() {
         Broken::AttemptNames,
         Broken::AheadKeys,
         Broken::CompactedKeys,
+        Broken::ErasedKeys,
     ];
     for broken in all {
         let found = SEEDS

@@ -35,10 +35,11 @@ pub(super) struct Store {
     /// Batches that were read while the one before was committed, leaders that found two of them.
     pub(super) ahead: u64,
     pub(super) two_open: u64,
-    /// Compactions, those that were found interrupted, and expiries.
+    /// Compactions, those that were found interrupted, expiries, and erased objects.
     pub(super) compacted: u64,
     pub(super) upkeep_left: u64,
     pub(super) expired: u64,
+    pub(super) erased: u64,
     pub(super) stormy: bool,
     pub(super) fault: Option<String>,
     lake: Arc<ModelLake>,
@@ -68,6 +69,7 @@ impl Store {
             compacted: 0,
             upkeep_left: 0,
             expired: 0,
+            erased: 0,
             stormy: true,
             fault: None,
             lake,

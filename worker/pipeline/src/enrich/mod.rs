@@ -31,7 +31,7 @@ use parquet::errors::ParquetError;
 
 pub use index::{Found, LookupTable};
 pub use load::{Lookups, SnapshotCache, find_snapshot};
-pub use snapshot::{Encoded, TableFault, convert, decode, encode};
+pub use snapshot::{Encoded, TableFault, convert, decode, encode, open_rows};
 
 use crate::map::type_name;
 use crate::privacy::{PrivacyError, Sealer};

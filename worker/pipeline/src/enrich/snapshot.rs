@@ -175,16 +175,7 @@ pub fn decode(
     expected: &str,
     sealer: Option<&Sealer>,
 ) -> Result<RecordBatch, EnrichError> {
-    let clear = match sealer {
-        Some(sealer) => {
-            let opened = sealer.open(&bytes).map_err(|source| EnrichError::Sealed {
-                key: key.to_owned(),
-                source,
-            })?;
-            Bytes::from(opened)
-        }
-        None => bytes,
-    };
+    let clear = opened(key, bytes, sealer)?;
     let found = version(&clear, sealer);
     if found != expected {
         return Err(EnrichError::Changed {
@@ -192,6 +183,29 @@ pub fn decode(
             found,
         });
     }
+    parsed(key, clear)
+}
+
+/// The rows of an object, whatever version it is: for whoever looks for somebody in it.
+///
+/// # Errors
+/// When it cannot be opened, or is none of ours.
+pub fn open_rows(key: &str, bytes: Bytes, sealer: Option<&Sealer>) -> Result<RecordBatch, EnrichError> {
+    parsed(key, opened(key, bytes, sealer)?)
+}
+
+fn opened(key: &str, bytes: Bytes, sealer: Option<&Sealer>) -> Result<Bytes, EnrichError> {
+    let Some(sealer) = sealer else {
+        return Ok(bytes);
+    };
+    let opened = sealer.open(&bytes).map_err(|source| EnrichError::Sealed {
+        key: key.to_owned(),
+        source,
+    })?;
+    Ok(Bytes::from(opened))
+}
+
+fn parsed(key: &str, clear: Bytes) -> Result<RecordBatch, EnrichError> {
     let damaged = |source: ParquetError| EnrichError::Damaged {
         key: key.to_owned(),
         source,

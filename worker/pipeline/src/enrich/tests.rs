@@ -219,7 +219,7 @@ async fn stored(store: &InMemory, sealer: Option<&Sealer>) -> (Pipeline, Snapsho
     let shape = Shape::of(&pipeline, 0).unwrap();
     let rows = convert(&shape, two(&[(Some("1"), Some("gold")), (Some("2"), None)])).unwrap();
     let made = encode(&rows, sealer).unwrap();
-    let key = keys::snapshot("customers", &made.version, sealer.is_some());
+    let key = keys::snapshot("customers", &made.version, 0, sealer.is_some());
     store
         .put(&Path::from(key.as_str()), made.bytes.into())
         .await

@@ -24,6 +24,7 @@
 mod address;
 pub mod exec;
 mod keyed_hash;
+mod marks;
 mod policy;
 mod seal;
 mod strategy;
@@ -32,6 +33,7 @@ mod subject;
 mod tests;
 mod views;
 
+pub use marks::Marks;
 pub use policy::Policy;
 pub use seal::Sealer;
 pub use subject::{Subject, SubjectError};

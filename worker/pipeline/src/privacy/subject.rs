@@ -26,7 +26,7 @@ use super::{Policy, PrivacyError};
 use crate::spec::model::{Column, ColumnType, Pipeline, Strategy};
 
 /// Bytes from which on a value is looked for inside longer texts too: a short one stands in many by chance.
-const WORD_BYTES_MIN: usize = 5;
+pub(super) const WORD_BYTES_MIN: usize = 5;
 
 /// Why nobody can be looked for.
 #[derive(Debug, thiserror::Error)]
@@ -221,13 +221,18 @@ impl Subject {
 
     /// Whether the value stands in a text with no letter or digit beside it.
     fn in_text(&self, text: &str) -> bool {
-        let is_part = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-        text.match_indices(&self.value).any(|(at, found)| {
-            let before = text[..at].chars().next_back();
-            let after = text[at + found.len()..].chars().next();
-            !is_part(before) && !is_part(after)
-        })
+        is_word_in(text, &self.value)
     }
+}
+
+/// Whether a value stands in a text with no letter or digit beside it.
+pub(super) fn is_word_in(text: &str, value: &str) -> bool {
+    let is_part = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    text.match_indices(value).any(|(at, found)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + found.len()..].chars().next();
+        !is_part(before) && !is_part(after)
+    })
 }
 
 impl Values {

@@ -62,6 +62,6 @@ pub use check::check;
 pub use exec::QualityExec;
 pub use plan::{QualityError, QualityPlan};
 pub use result::QualitySummary;
-pub use state::{QualityState, StateError};
+pub use state::{QualityState, StateError, values_of};
 pub use suite::{Expectation, Severity, Suite, SuiteError};
 pub use uniqueness::UniquenessExec;

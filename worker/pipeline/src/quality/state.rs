@@ -7,12 +7,13 @@
 use serde_json::Value;
 
 use super::statistics::counts::Counts;
-use super::statistics::extremes::Extremes;
+use super::statistics::extremes::{Cell, Extremes};
 use super::statistics::moments::Moments;
 use super::statistics::occurrences::Occurrences;
 use super::statistics::quantiles::Quantiles;
 pub use super::statistics::wire::StateError;
 use super::statistics::wire::{Reader, Writer};
+use crate::privacy::Sealer;
 
 /// As many unexpected values are shown.
 pub(super) const SHOWN_MAX: usize = 20;
@@ -23,6 +24,19 @@ const VERSION: u8 = 1;
 #[derive(Debug, Clone)]
 pub struct QualityState {
     pub(super) slots: Vec<Slot>,
+}
+
+/// The values that stand in a state as a task wrote it, sealed or not, whatever its suite: for whoever looks for somebody in it.
+///
+/// # Errors
+/// When the bytes are no state, or sealed with another key.
+pub fn values_of(bytes: &[u8], sealer: Option<&Sealer>) -> Result<Vec<Value>, StateError> {
+    let state = match (QualityState::decode(bytes), sealer) {
+        (Ok(state), _) => state,
+        (Err(_), Some(sealer)) => QualityState::decode(&sealer.open(bytes).map_err(StateError::Sealed)?)?,
+        (Err(error), None) => return Err(error),
+    };
+    Ok(state.values())
 }
 
 /// The state of one expectation, or of several that ask for the same statistic.
@@ -110,6 +124,24 @@ impl QualityState {
             }
         }
         Ok(())
+    }
+
+    /// Every value that stands in it as it is; hashes are none.
+    fn values(&self) -> Vec<Value> {
+        let of = |slot: &Slot| -> Vec<Value> {
+            match &slot.tally {
+                Tally::None | Tally::Moments(_) => Vec::new(),
+                Tally::Rows(rows) => rows.shown.iter().map(|(_, _, value)| value.clone()).collect(),
+                Tally::Extremes(extremes) => {
+                    let ends = [&extremes.least, &extremes.greatest].into_iter().flatten();
+                    ends.map(Cell::json).collect()
+                }
+                Tally::Quantiles(quantiles) => quantiles.values().collect(),
+                Tally::Counts(counts) => counts.iter().map(|(_, _, value)| value.clone()).collect(),
+                Tally::Occurrences(occurrences) => occurrences.shown().cloned().collect(),
+            }
+        };
+        self.slots.iter().flat_map(of).collect()
     }
 
     /// The state as bytes.

@@ -17,7 +17,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use super::report::written;
 use super::{SinkError, quarantine};
-use crate::privacy::Subject;
+use crate::privacy::{Marks, Subject};
 use crate::stored::StoredObject;
 
 /// Rows that are decoded at once.
@@ -62,6 +62,65 @@ pub async fn without(
     file: &DataFile,
     time: &str,
 ) -> Result<Without, SinkError> {
+    let mut left = sift(object, file, Some(time), |batch| theirs(subject, batch)).await?;
+    if left.rows == 0 {
+        left.content = None;
+    }
+    Ok(left)
+}
+
+/// How many rows of a copy of data, such as a model's result, hold a person.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn rows_with(marks: &Marks, object: StoredObject, key: &str) -> Result<u64, SinkError> {
+    let file = copy(&object, key);
+    let failed = |source| SinkError::read(&file, source);
+    let mut batches = open(object).await.map_err(failed)?.build().map_err(failed)?;
+    let mut found = 0;
+    while let Some(batch) = batches.try_next().await.map_err(failed)? {
+        found += marked(marks, &batch)?.true_count() as u64;
+    }
+    Ok(found)
+}
+
+/// The copy without these rows; it may have none left.
+///
+/// # Errors
+/// When it cannot be read or encoded.
+pub async fn copy_without(marks: &Marks, object: StoredObject, key: &str) -> Result<Without, SinkError> {
+    let file = copy(&object, key);
+    sift(object, &file, None, |batch| marked(marks, batch)).await
+}
+
+/// No manifest names it.
+fn copy(object: &StoredObject, key: &str) -> DataFile {
+    DataFile {
+        object: WrittenObject {
+            key: key.to_owned(),
+            bytes: object.bytes,
+            rows: 0,
+            digest: String::new(),
+        },
+        partition: Vec::new(),
+        time_min: 0,
+        time_max: 0,
+    }
+}
+
+fn marked(marks: &Marks, batch: &RecordBatch) -> Result<BooleanArray, SinkError> {
+    marks.in_rows(batch).map_err(|error| SinkError::Input {
+        what: error.to_string(),
+    })
+}
+
+/// A Parquet file without some rows.
+async fn sift(
+    object: StoredObject,
+    file: &DataFile,
+    time: Option<&str>,
+    leave: impl Fn(&RecordBatch) -> Result<BooleanArray, SinkError>,
+) -> Result<Without, SinkError> {
     let failed = |source| SinkError::read(file, source);
     let builder = open(object).await.map_err(failed)?;
     let metadata = builder.metadata();
@@ -88,11 +147,13 @@ pub async fn without(
         times: None,
     };
     while let Some(batch) = batches.try_next().await.map_err(failed)? {
-        let batch = left.sift(&batch, &theirs(subject, &batch)?)?;
-        left.widen(&batch, time)?;
+        let batch = left.sift(&batch, &leave(&batch)?)?;
+        if let Some(time) = time {
+            left.widen(&batch, time)?;
+        }
         writer.write(&batch)?;
     }
-    left.content = (left.rows > 0).then(|| writer.into_inner()).transpose()?;
+    left.content = Some(writer.into_inner()?);
     Ok(left)
 }
 

@@ -44,6 +44,11 @@ pub(crate) struct Occurred {
 }
 
 impl Occurrences {
+    /// The values that may be shown.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = &Value> {
+        self.shown.values()
+    }
+
     /// Takes a row.
     pub(crate) fn add(&mut self, hash: u128) {
         if self.keeps(hash) {

@@ -39,6 +39,17 @@ pub(crate) enum Interpolation {
 }
 
 impl Quantiles {
+    /// The values that are kept; whole ones as whole numbers.
+    pub(crate) fn values(&self) -> impl Iterator<Item = serde_json::Value> {
+        self.levels.iter().flatten().map(|value| {
+            #[expect(clippy::cast_possible_truncation, reason = "compared with what it was")]
+            let whole = *value as i64;
+            #[expect(clippy::cast_precision_loss, reason = "compared with what it was")]
+            let is_whole = whole as f64 == *value;
+            if is_whole { whole.into() } else { (*value).into() }
+        })
+    }
+
     /// Takes the values that are not null.
     pub(crate) fn add(&mut self, array: &ArrayRef) -> Result<(), ArrowError> {
         let floats = cast(array, &DataType::Float64)?;

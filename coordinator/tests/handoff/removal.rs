@@ -93,7 +93,7 @@ impl People {
         }
         bench.write("in/people.json", &lines);
         bench.run().await;
-        let api = ApiStage::of(Stage::of(bench).await).await;
+        let api = ApiStage::on(Stage::over(bench).await).await;
         Self { api, ids }
     }
 
