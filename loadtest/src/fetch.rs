@@ -116,7 +116,7 @@ async fn copy(store: &Arc<dyn ObjectStore>, url: &str, prefix: &str, to: &Path) 
         source,
     };
     std::fs::create_dir_all(to.join("manifests")).map_err(FetchError::Write)?;
-    for folder in ["manifests", "data", "quarantine", "models"] {
+    for folder in ["manifests", "data", "quarantine", "models", "enrich"] {
         let below = Key::from(format!("{}/{folder}", prefix.trim_matches('/')));
         let keys: Vec<Key> = store
             .list(Some(&below))

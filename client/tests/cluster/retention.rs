@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Value;
 
 use crate::inputs::topic;
@@ -192,6 +193,10 @@ models:
     let before = expected.len();
     expected.retain(|row| !row.starts_with(&mask));
     assert_eq!(expected.len(), before - 1);
+    assert_eq!(
+        folders_with(&sandbox, &mask),
+        BTreeSet::from(["data", "models"].map(str::to_owned))
+    );
     sandbox.sql("DELETE FROM contacts WHERE id = 1; INSERT INTO contacts VALUES (3, 'carol@example.com')");
 
     sandbox.coordinator("heir", &[]);
@@ -211,6 +216,7 @@ models:
         "the snapshot and the result: {done}"
     );
     assert_eq!(snapshots(&sandbox), without);
+    assert_eq!(folders_with(&sandbox, &mask), BTreeSet::new());
     assert_eq!(sandbox.sql(buyers), expected);
     sandbox.verify("shop");
 
@@ -228,6 +234,25 @@ models:
             "{coordinator} logged the value"
         );
     }
+}
+
+/// Folders of the lake with a Parquet file of which a row has a text.
+fn folders_with(sandbox: &Sandbox, text: &str) -> BTreeSet<String> {
+    let lake = sandbox.lake("shop");
+    let has = |path: &std::path::Path| {
+        let reader = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+        let mut rows = reader.get_row_iter(None).unwrap();
+        rows.any(|row| row.unwrap().to_string().contains(text))
+    };
+    let mut found = BTreeSet::new();
+    for folder in ["data", "models", "quarantine"] {
+        let pattern = lake.folder().join(folder).join("**/*.parquet");
+        let mut files = glob::glob(pattern.to_str().unwrap()).unwrap().flatten();
+        if files.any(|path| has(&path)) {
+            found.insert(folder.to_owned());
+        }
+    }
+    found
 }
 
 /// Keys of the snapshots that lie in the lake.

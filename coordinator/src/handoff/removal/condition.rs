@@ -77,7 +77,7 @@ pub(super) fn one_of(is_postgres: bool, column: &str, kind: &ColumnType, texts: 
                 }
                 (_, true) => format!("{column} = {}::jsonb", literal(&text)),
                 (_, false) => {
-                    let items = format!("',' || trim(both '[]' from json_serialize({column})) || ','");
+                    let items = format!("',' || trim(both '[]' from {}) || ','", serialized(column));
                     format!("strpos({items}, {}) > 0", redshift_literal(&format!(",{text},")))
                 }
             });
@@ -106,9 +106,15 @@ fn json_in_redshift(column: &str, texts: &[String]) -> String {
         .collect();
     let all: Vec<String> = all.into_iter().collect();
     format!(
-        "({column} IS NOT NULL AND CASE WHEN json_size({column}) <= {VARCHAR_MAX} THEN json_serialize({column}) ELSE '' END IN ({}))",
+        "({column} IS NOT NULL AND {} IN ({}))",
+        serialized(column),
         all.join(", ")
     )
+}
+
+/// A SUPER as a text; nothing of one that is longer than a VARCHAR.
+pub(super) fn serialized(column: &str) -> String {
+    format!("CASE WHEN json_size({column}) <= {VARCHAR_MAX} THEN json_serialize({column}) ELSE '' END")
 }
 
 /// A value as it stands in JSON; none where it cannot.
