@@ -382,7 +382,8 @@ mod tests {
         let told: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((status, &told["dbUser"]), (200, &json!("IAMR:load")));
         assert!((told["expiration"].as_i64().unwrap() - now() - 3_600).abs() < 60);
-        for given in logins.given.lock().clone() {
+        let all = logins.given.lock().clone();
+        for given in all {
             assert!(logins.admits(&given.user, &given.password, "dev"), "{given:?}");
             assert!(
                 !logins.admits(&given.user, "another", "dev")
