@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Output, PipelineFile, name_of};
 use crate::jobs::time;
-use crate::lakes::{self, Opened};
+use crate::lakes::{self, Opened, Whose};
 use crate::output::{self, Exit, grouped};
 use crate::reach::Reach;
 use crate::run::crash_hook;
@@ -46,19 +46,6 @@ pub(crate) enum Handoff {
     Release(Decide),
     /// Never load a held batch; it stays in the lake.
     Discard(Decide),
-}
-
-/// The pipeline whose handoff is meant.
-#[derive(Debug, Args)]
-struct Whose {
-    /// A pipeline file; its name where a cluster runs it.
-    #[arg(value_name = "PIPELINE")]
-    pipeline: PathBuf,
-    /// Where the file's lake is, instead of its `lake.url`: a folder or `s3://bucket/prefix`.
-    #[arg(long, value_name = "URL")]
-    lake: Option<String>,
-    #[command(flatten)]
-    reach: Reach,
 }
 
 #[derive(Debug, Args)]
@@ -124,21 +111,6 @@ impl Handoff {
             Self::Release(decide) => decide.execute(Verdict::Released),
             Self::Discard(decide) => decide.execute(Verdict::Discarded),
         }
-    }
-}
-
-impl Whose {
-    /// The applied pipeline's name, where it is none of a file.
-    fn name(&self) -> Option<&str> {
-        name_of(&self.pipeline)
-    }
-
-    fn open(&self) -> Result<Opened> {
-        lakes::open(&PipelineFile {
-            file: self.pipeline.clone(),
-            lake: self.lake.clone(),
-            environment: None,
-        })
     }
 }
 

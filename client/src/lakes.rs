@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
+use clap::Args;
 use millrace_coordinator::lake::Lake;
 use millrace_pipeline::source::{S3Options, Stores};
 use millrace_pipeline::spec;
 use millrace_pipeline::spec::model::{Pipeline, Secret, Source};
 
-use crate::cli::PipelineFile;
+use crate::cli::{PipelineFile, name_of};
+use crate::reach::Reach;
 
 /// A pipeline and its lake, opened.
 pub(crate) struct Opened {
@@ -22,6 +24,40 @@ pub(crate) struct Opened {
     pub(crate) lake: Lake,
     /// Stores of its input.
     pub(crate) stores: Arc<Stores>,
+}
+
+/// The pipeline that is meant: a file and its lake, or the name of an applied one.
+#[derive(Debug, Args)]
+pub(crate) struct Whose {
+    /// A pipeline file; its name where a cluster runs it.
+    #[arg(value_name = "PIPELINE")]
+    pipeline: PathBuf,
+    /// Where the file's lake is, instead of its `lake.url`: a folder or `s3://bucket/prefix`.
+    #[arg(long, value_name = "URL")]
+    lake: Option<String>,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+}
+
+impl Whose {
+    /// The applied pipeline's name, where it is none of a file.
+    pub(crate) fn name(&self) -> Option<&str> {
+        name_of(&self.pipeline)
+    }
+
+    /// The file and its lake.
+    pub(crate) fn open(&self) -> Result<Opened> {
+        self.open_in(None)
+    }
+
+    /// The same in an environment.
+    pub(crate) fn open_in(&self, environment: Option<&str>) -> Result<Opened> {
+        open(&PipelineFile {
+            file: self.pipeline.clone(),
+            lake: self.lake.clone(),
+            environment: environment.map(str::to_owned),
+        })
+    }
 }
 
 /// Reads and checks a pipeline file.

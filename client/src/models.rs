@@ -4,7 +4,6 @@
 //! name of an applied pipeline: its leader computes what is due by itself, and a backfill is a job.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use chrono::{DateTime, Utc};
@@ -19,11 +18,10 @@ use millrace_coordinator::marts::{self, Asked, Done, Limits, MartRun, period_nam
 use millrace_pipeline::spec::marts::Mart;
 use serde_json::{Value, json};
 
-use crate::cli::{Output, PipelineFile, name_of};
+use crate::cli::Output;
 use crate::jobs::{instant, print, time, timestamp, until_ended};
-use crate::lakes::{self, Opened};
+use crate::lakes::{self, Opened, Whose};
 use crate::output::{self, Exit, grouped};
-use crate::reach::Reach;
 use crate::run::{crash_hook, lock};
 
 /// Subcommands of `models`.
@@ -37,20 +35,14 @@ pub(crate) enum Models {
     Backfill(Backfill),
 }
 
-/// The pipeline whose models are meant.
+/// The models that are meant.
 #[derive(Debug, Args)]
-struct Whose {
-    /// A pipeline file; its name where a cluster runs it.
-    #[arg(value_name = "PIPELINE")]
-    pipeline: PathBuf,
-    /// Where the file's lake is, instead of its `lake.url`: a folder or `s3://bucket/prefix`.
-    #[arg(long, value_name = "URL")]
-    lake: Option<String>,
+struct Meant {
+    #[command(flatten)]
+    whose: Whose,
     /// Only this model; may be repeated.
     #[arg(long, value_name = "NAME")]
     model: Vec<String>,
-    #[command(flatten)]
-    reach: Reach,
     /// How it is printed.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -73,7 +65,7 @@ struct How {
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     #[command(flatten)]
-    whose: Whose,
+    meant: Meant,
     #[command(flatten)]
     how: How,
 }
@@ -81,13 +73,13 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    whose: Whose,
+    meant: Meant,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Backfill {
     #[command(flatten)]
-    whose: Whose,
+    meant: Meant,
     #[command(flatten)]
     how: How,
     /// Periods that end after this time: `2026-01-01T00:00:00Z`. Default: all before `--to`.
@@ -105,13 +97,13 @@ impl Models {
     pub(crate) fn execute(self) -> Result<Exit> {
         match self {
             Self::Run(run) => {
-                if let Some(name) = name_of(&run.whose.pipeline) {
+                if let Some(name) = run.meant.whose.name() {
                     bail!(
                         "`{name}` is a pipeline of the cluster, whose leader computes what is due by itself; \
                          `millrace models list {name}` shows how far it is"
                     );
                 }
-                compute(&run.whose, &run.how, None)
+                compute(&run.meant, &run.how, None)
             }
             Self::List(list) => list.execute(),
             Self::Backfill(backfill) => backfill.execute(),
@@ -119,13 +111,9 @@ impl Models {
     }
 }
 
-impl Whose {
+impl Meant {
     fn open(&self) -> Result<Opened> {
-        let opened = lakes::open(&PipelineFile {
-            file: self.pipeline.clone(),
-            lake: self.lake.clone(),
-            environment: None,
-        })?;
+        let opened = self.whose.open()?;
         if opened.pipeline.marts.is_empty() {
             bail!("pipeline `{}` has no `models`", opened.pipeline.name);
         }
@@ -152,8 +140,8 @@ impl Whose {
 }
 
 /// Computes in this process.
-fn compute(whose: &Whose, how: &How, again: Option<(i64, i64)>) -> Result<Exit> {
-    let opened = whose.open()?;
+fn compute(meant: &Meant, how: &How, again: Option<(i64, i64)>) -> Result<Exit> {
+    let opened = meant.open()?;
     let _lock = lock(&opened)?;
     let hook = crash_hook(std::env::var("MILLRACE_CRASH_AT").ok());
     let threads = how.threads.map_or_else(lakes::cores, usize::from);
@@ -162,7 +150,7 @@ fn compute(whose: &Whose, how: &How, again: Option<(i64, i64)>) -> Result<Exit> 
         memory_bytes: (how.memory as usize) << 20,
     };
     let asked = Asked {
-        marts: whose.model.iter().cloned().collect::<BTreeSet<_>>(),
+        marts: meant.model.iter().cloned().collect::<BTreeSet<_>>(),
         again,
     };
     let Opened { pipeline, lake, .. } = opened;
@@ -188,7 +176,7 @@ fn compute(whose: &Whose, how: &How, again: Option<(i64, i64)>) -> Result<Exit> 
     for failed in &done.failed {
         output::note(&format!("{} {}: {}", failed.mart, failed.period, failed.error));
     }
-    match whose.output {
+    match meant.output {
         Output::Json => output::result(&done_json(&name, &done).to_string())?,
         Output::Table => output::result(&done_text(&name, &done))?,
     }
@@ -253,18 +241,18 @@ struct Row {
 
 impl List {
     fn execute(self) -> Result<Exit> {
-        let (name, rows) = match name_of(&self.whose.pipeline) {
+        let (name, rows) = match self.meant.whose.name() {
             Some(name) => (name.to_owned(), self.of_cluster(name)?),
             None => {
-                let opened = self.whose.open()?;
+                let opened = self.meant.open()?;
                 (opened.pipeline.name.to_string(), of_lake(&opened)?)
             }
         };
         let rows: Vec<Row> = rows
             .into_iter()
-            .filter(|row| self.whose.is_asked(&row.model))
+            .filter(|row| self.meant.is_asked(&row.model))
             .collect();
-        match self.whose.output {
+        match self.meant.output {
             Output::Json => {
                 let periods: Vec<Value> = rows
                     .iter()
@@ -294,6 +282,7 @@ impl List {
 
     fn of_cluster(&self, name: &str) -> Result<Vec<Row>> {
         let all = self
+            .meant
             .whose
             .reach
             .with(async |client| Ok(client.list_periods(name, "", PeriodState::Unspecified).await?))?;
@@ -354,7 +343,7 @@ fn state_name(standing: Standing) -> &'static str {
 
 impl Backfill {
     fn execute(self) -> Result<Exit> {
-        if let Some(name) = name_of(&self.whose.pipeline) {
+        if let Some(name) = self.meant.whose.name() {
             return self.submit(name);
         }
         // Hours of times: a period is meant when any of it is.
@@ -363,13 +352,13 @@ impl Backfill {
         let to = self
             .to
             .map_or(i64::MAX, |to| hour(to - chrono::TimeDelta::nanoseconds(1)) + 1);
-        compute(&self.whose, &self.how, Some((from, to)))
+        compute(&self.meant, &self.how, Some((from, to)))
     }
 
     fn submit(&self, name: &str) -> Result<Exit> {
         let (first, last) = (DateTime::UNIX_EPOCH, Utc::now() + chrono::TimeDelta::days(366));
         let models = ModelsInput {
-            models: self.whose.model.clone(),
+            models: self.meant.model.clone(),
             from: Some(timestamp(self.from.unwrap_or(first))),
             to: Some(timestamp(self.to.unwrap_or(last))),
         };
@@ -380,13 +369,13 @@ impl Backfill {
             }),
             ..v1::SubmitJobRequest::default()
         };
-        self.whose.reach.with(async |client| {
+        self.meant.whose.reach.with(async |client| {
             let job = client.submit_job(request).await?;
             if self.wait {
                 output::note(&format!("{} submitted", job.job_id));
-                return until_ended(&client, &job.job_id, self.whose.output).await;
+                return until_ended(&client, &job.job_id, self.meant.output).await;
             }
-            match self.whose.output {
+            match self.meant.output {
                 Output::Table => output::result(&format!("{} submitted", job.job_id))?,
                 Output::Json => print(&job, Output::Json)?,
             }

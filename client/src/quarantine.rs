@@ -3,7 +3,6 @@
 mod of_cluster;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,8 +14,8 @@ use millrace_pipeline::privacy::Sealer;
 use millrace_pipeline::spec::model::{Format, Pipeline};
 use serde_json::{Value, json};
 
-use crate::cli::{Output, PipelineFile, name_of};
-use crate::lakes::{self, Opened};
+use crate::cli::Output;
+use crate::lakes::{self, Opened, Whose};
 use crate::output::{self, Exit, grouped};
 use crate::reach::Reach;
 use crate::run::{How, Summary, watched};
@@ -34,33 +33,27 @@ pub(crate) enum Quarantine {
 
 /// Whose quarantine.
 #[derive(Debug, Args)]
-pub(crate) struct Whose {
-    /// A pipeline file; its name where a cluster runs it.
-    #[arg(value_name = "PIPELINE")]
-    pipeline: PathBuf,
-    /// Where the file's lake is, instead of its `lake.url`: a folder or `s3://bucket/prefix`.
-    #[arg(long, value_name = "URL")]
-    lake: Option<String>,
+pub(crate) struct QuarantineOf {
+    #[command(flatten)]
+    whose: Whose,
     /// The environment this runs in; personal data stays clear only in those of `privacy.clear_in`.
     #[arg(long, value_name = "NAME", env = "MILLRACE_ENVIRONMENT")]
     environment: Option<String>,
-    #[command(flatten)]
-    reach: Reach,
 }
 
-impl Whose {
+impl QuarantineOf {
     /// The name of an applied pipeline, where it is one.
     fn name(&self) -> Option<&str> {
-        name_of(&self.pipeline)
+        self.whose.name()
+    }
+
+    fn reach(&self) -> &Reach {
+        &self.whose.reach
     }
 
     /// The file, opened.
     fn open(&self) -> Result<Opened> {
-        lakes::open(&PipelineFile {
-            file: self.pipeline.clone(),
-            lake: self.lake.clone(),
-            environment: self.environment.clone(),
-        })
+        self.whose.open_in(self.environment.as_deref())
     }
 }
 
@@ -78,7 +71,7 @@ struct Listed {
 #[derive(Debug, Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    whose: Whose,
+    whose: QuarantineOf,
     /// At most so many events.
     #[arg(long, default_value_t = 50)]
     limit: usize,
@@ -90,7 +83,7 @@ pub(crate) struct List {
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     #[command(flatten)]
-    whose: Whose,
+    whose: QuarantineOf,
     /// Its number in `quarantine list`, from 1.
     number: usize,
     /// How it is printed.
@@ -101,7 +94,7 @@ pub(crate) struct Show {
 #[derive(Debug, Args)]
 pub(crate) struct Redrive {
     #[command(flatten)]
-    whose: Whose,
+    whose: QuarantineOf,
     /// In a cluster: wait until the job has ended.
     #[arg(long)]
     wait: bool,
@@ -122,7 +115,7 @@ impl Quarantine {
 impl List {
     fn listed(&self) -> Result<Listed> {
         if let Some(name) = self.whose.name() {
-            return of_cluster::list(&self.whose.reach, name, self.limit);
+            return of_cluster::list(self.whose.reach(), name, self.limit);
         }
         let opened = self.whose.open()?;
         let runtime = lakes::runtime(lakes::cores())?;
@@ -179,9 +172,9 @@ impl Show {
     fn found(&self) -> Result<(Option<Record>, Lines, Arc<Pipeline>)> {
         let at = self.number.checked_sub(1);
         if let Some(name) = self.whose.name() {
-            let pipeline = of_cluster::pipeline(&self.whose.reach, name)?;
+            let pipeline = of_cluster::pipeline(self.whose.reach(), name)?;
             let record = match at {
-                Some(at) => of_cluster::show(&self.whose.reach, name, &pipeline, at)?,
+                Some(at) => of_cluster::show(self.whose.reach(), name, &pipeline, at)?,
                 None => None,
             };
             let lines = record.iter().flat_map(of_cluster::line).collect();
@@ -238,7 +231,7 @@ impl Redrive {
     fn execute(self) -> Result<Exit> {
         if let Some(name) = self.whose.name() {
             let environment = self.whose.environment.as_deref().unwrap_or_default();
-            return of_cluster::redrive(&self.whose.reach, name, environment, self.wait, self.how.output);
+            return of_cluster::redrive(self.whose.reach(), name, environment, self.wait, self.how.output);
         }
         let opened = self.whose.open()?;
         let options = self.how.options(self.whose.environment.clone(), Vec::new());

@@ -6,7 +6,6 @@
 mod of_cluster;
 mod show;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -18,10 +17,9 @@ use millrace_coordinator::retention::hold::Asked;
 use millrace_coordinator::retention::{apply, place_hold, plan, release_hold};
 use millrace_pipeline::privacy::Subject;
 
-use crate::cli::{Output, PipelineFile, name_of};
-use crate::lakes::{self, Opened};
+use crate::cli::Output;
+use crate::lakes::{self, Whose};
 use crate::output::{self, Exit};
-use crate::reach::Reach;
 use crate::run::{crash_hook, lock};
 
 /// Subcommands of `retention`.
@@ -37,17 +35,9 @@ pub(crate) enum Retention {
     Release(Release),
 }
 
-/// The pipeline that is meant.
+/// How the result is printed.
 #[derive(Debug, Args)]
-struct Whose {
-    /// A pipeline file; its name where a cluster runs it.
-    #[arg(value_name = "PIPELINE")]
-    pipeline: PathBuf,
-    /// Where the file's lake is, instead of its `lake.url`: a folder or `s3://bucket/prefix`.
-    #[arg(long, value_name = "URL")]
-    lake: Option<String>,
-    #[command(flatten)]
-    reach: Reach,
+struct Told {
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -65,12 +55,16 @@ struct Who {
 pub(crate) struct Plan {
     #[command(flatten)]
     whose: Whose,
+    #[command(flatten)]
+    told: Told,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
     #[command(flatten)]
     whose: Whose,
+    #[command(flatten)]
+    told: Told,
     #[command(flatten)]
     who: Who,
 }
@@ -79,6 +73,8 @@ pub(crate) struct Apply {
 pub(crate) struct Hold {
     #[command(flatten)]
     whose: Whose,
+    #[command(flatten)]
+    told: Told,
     #[command(flatten)]
     who: Who,
     /// First event time that is held, RFC 3339.
@@ -97,6 +93,8 @@ pub(crate) struct Release {
     #[command(flatten)]
     whose: Whose,
     #[command(flatten)]
+    told: Told,
+    #[command(flatten)]
     who: Who,
     /// The hold, as `retention plan` names it.
     hold: String,
@@ -111,6 +109,8 @@ pub(crate) struct Erase {
     #[command(flatten)]
     whose: Whose,
     #[command(flatten)]
+    told: Told,
+    #[command(flatten)]
     who: Who,
     /// The person's value as it came in, clear; `-`: the first line of standard input, so that no list of processes shows it.
     #[arg(long, value_name = "VALUE")]
@@ -121,21 +121,6 @@ pub(crate) struct Erase {
     /// Erase; without it the person is only looked for.
     #[arg(long)]
     apply: bool,
-}
-
-impl Whose {
-    /// The applied pipeline's name, where it is none of a file.
-    fn name(&self) -> Option<&str> {
-        name_of(&self.pipeline)
-    }
-
-    fn open(&self) -> Result<Opened> {
-        lakes::open(&PipelineFile {
-            file: self.pipeline.clone(),
-            lake: self.lake.clone(),
-            environment: None,
-        })
-    }
 }
 
 impl Retention {
@@ -161,7 +146,7 @@ impl Plan {
                 (opened.pipeline.name.to_string(), outcome)
             }
         };
-        show::outcome(&name, &outcome, show::Tense::Would, whose.output)?;
+        show::outcome(&name, &outcome, show::Tense::Would, self.told.output)?;
         Ok(Exit::Done)
     }
 }
@@ -182,7 +167,7 @@ impl Apply {
                 (opened.pipeline.name.to_string(), outcome)
             }
         };
-        show::outcome(&name, &outcome, show::Tense::Did, whose.output)?;
+        show::outcome(&name, &outcome, show::Tense::Did, self.told.output)?;
         Ok(Exit::Done)
     }
 }
@@ -207,7 +192,7 @@ impl Hold {
                 hold
             }
         };
-        print_hold(&hold, whose.output)
+        print_hold(&hold, self.told.output)
     }
 }
 
@@ -231,7 +216,7 @@ impl Release {
                 hold
             }
         };
-        print_hold(&hold, whose.output)
+        print_hold(&hold, self.told.output)
     }
 }
 
@@ -277,7 +262,7 @@ impl Erase {
                 (name, outcome)
             }
         };
-        show::erasure(&name, &outcome, whose.output)?;
+        show::erasure(&name, &outcome, self.told.output)?;
         let proved = outcome.remaining.is_none_or(|remaining| remaining == 0);
         Ok(if proved { Exit::Done } else { Exit::Failed })
     }

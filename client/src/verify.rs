@@ -1,29 +1,21 @@
 //! `millrace verify`: proof from what is stored.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use clap::Args;
 use millrace_client::v1;
 use millrace_coordinator::verify::{Verdict, verify};
 use millrace_proto::manifest::{Removed, SplitCounts};
 
-use crate::cli::{Output, PipelineFile, name_of};
-use crate::lakes;
+use crate::cli::Output;
+use crate::lakes::{self, Whose};
 use crate::output::{self, Exit, bytes, grouped};
 use crate::reach::Reach;
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// A pipeline file; its name where a cluster runs it.
-    #[arg(value_name = "PIPELINE")]
-    pipeline: PathBuf,
-    /// Where the file's lake is, instead of its `lake.url`: a folder or `s3://bucket/prefix`.
-    #[arg(long, value_name = "URL")]
-    lake: Option<String>,
     #[command(flatten)]
-    reach: Reach,
+    whose: Whose,
     /// How the verdict is printed.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -31,14 +23,10 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn execute(self) -> Result<Exit> {
-        let verdict = match name_of(&self.pipeline) {
-            Some(name) => of_cluster(self.reach.patient(), name)?,
+        let verdict = match self.whose.name() {
+            Some(name) => of_cluster(self.whose.reach.clone().patient(), name)?,
             None => {
-                let opened = lakes::open(&PipelineFile {
-                    file: self.pipeline,
-                    lake: self.lake,
-                    environment: None,
-                })?;
+                let opened = self.whose.open()?;
                 lakes::runtime(lakes::cores())?.block_on(verify(&opened.lake, &opened.pipeline))?
             }
         };

@@ -3,8 +3,6 @@
 //! PIPELINE is a file, where the command looks at the warehouse itself, or the name of an applied pipeline, where its
 //! coordinators do.
 
-use std::path::PathBuf;
-
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use millrace_client::v1;
@@ -14,10 +12,9 @@ use millrace_coordinator::ledger::Ledger;
 use millrace_coordinator::ledger::embedded::EmbeddedLedger;
 use serde_json::{Value, json};
 
-use crate::cli::{Output, PipelineFile, name_of};
-use crate::lakes::{self, Opened};
+use crate::cli::Output;
+use crate::lakes::{self, Opened, Whose};
 use crate::output::{self, Exit};
-use crate::reach::Reach;
 
 /// Subcommands of `warehouse`.
 #[derive(Debug, Subcommand)]
@@ -28,14 +25,8 @@ pub(crate) enum Warehouse {
 
 #[derive(Debug, Args)]
 pub(crate) struct Report {
-    /// A pipeline file; its name where a cluster runs it.
-    #[arg(value_name = "PIPELINE")]
-    pipeline: PathBuf,
-    /// Where the file's lake is, instead of its `lake.url`: a folder or `s3://bucket/prefix`.
-    #[arg(long, value_name = "URL")]
-    lake: Option<String>,
     #[command(flatten)]
-    reach: Reach,
+    whose: Whose,
     /// How it is printed.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -52,19 +43,16 @@ impl Warehouse {
 
 impl Report {
     fn execute(self) -> Result<Exit> {
-        let (name, report) = match name_of(&self.pipeline) {
+        let whose = &self.whose;
+        let (name, report) = match whose.name() {
             Some(name) => {
-                let report = self
+                let report = whose
                     .reach
                     .with(async |client| Ok(client.report_warehouse(name).await?))?;
                 (name.to_owned(), report)
             }
             None => {
-                let opened = lakes::open(&PipelineFile {
-                    file: self.pipeline.clone(),
-                    lake: self.lake.clone(),
-                    environment: None,
-                })?;
+                let opened = whose.open()?;
                 (opened.pipeline.name.to_string(), of_lake(&opened)?)
             }
         };
