@@ -9,7 +9,7 @@
 //! | files are written again, committed | readers no longer see the person; asking again does the rest         |
 //! | the warehouse's rows are deleted, with a row in `millrace_removals` | the same                            |
 //! | old objects are deleted, at once   | the same                                                             |
-//! | copies lose them: see [`copies`]   | the same                                                             |
+//! | copies lose them: see `copies`     | the same                                                             |
 //! | models' tables are loaded with what is left, and lose what the ledger does not know of | the same         |
 //! | everything is looked through again | done                                                                 |
 //!
