@@ -43,9 +43,9 @@ end() { # SIGNAL: sends it, waits 20 s, then kills
 }
 
 port_free() { ! (exec 3<>"/dev/tcp/$HOST/$1") 2>/dev/null; }
-free_port() { # below the range that the kernel hands to clients
+free_port() { # [FIRST COUNT]: below the range that the kernel hands to clients
   local port
-  while port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000)); do port_free "$port" && echo "$port" && return; done
+  while port=$((${1:-20000} + (RANDOM * 32768 + RANDOM) % ${2:-12000})); do port_free "$port" && echo "$port" && return; done
 }
 await() { # COMMAND...: until it succeeds, at most 60 s; fails at once when the process has died
   local end=$((SECONDS + 60))
