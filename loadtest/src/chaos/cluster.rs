@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{ChaosError, DRAIN, PATIENCE, Plan};
+use crate::generate::topic::leaders;
 
 const PIPELINE: &str = include_str!("../../../client/examples/shop/cluster.yaml");
 const SUITE: &str = include_str!("../../../client/examples/shop/suite.json");
@@ -116,6 +117,11 @@ impl Cluster {
 
     /// Submits the job, once the topic is there; its id.
     pub(super) fn follow(&self) -> Result<String, ChaosError> {
+        let brokers = self.variable("MILLRACE_KAFKA");
+        self.until("the topic is there", PATIENCE, |_| {
+            let leaders = leaders(&brokers, "chaos").ok()?;
+            (!leaders.is_empty() && leaders.iter().all(|&leader| leader >= 0)).then_some(())
+        })?;
         let job = self.millrace(&["job", "submit", "chaos", "--follow", "--interval", "1s"])?;
         Ok(job["job"].as_str().unwrap_or_default().to_owned())
     }
