@@ -25,7 +25,7 @@ import sys
 import time
 from pathlib import Path
 
-from services import HERE, Services, loadtest, wait_for
+from services import HERE, Services, loadtest, tell, wait_for
 
 
 def main():
@@ -159,10 +159,8 @@ def report(folder, events, runs):
         ratio = f"{base / median[case]:.2f}" if base and case not in ("run", "empty") else ""
         cpu = [run["cpu_seconds"] / run["read"] * 1e6 for run in runs_of if run.get("cpu_seconds") and run["read"] > 1000]
         rows.append(f"| {case} | {median[case]:.2f} | {ratio} | {f'{statistics.median(cpu):.2f}' if cpu else ''} |")
-    text = "\n".join(rows) + "\n"
-    (folder / "cluster.json").write_text(json.dumps({"events": events, "runs": runs}, indent=1) + "\n")
-    (folder / "cluster.md").write_text(f"{events:,} events, medians of {len(by_case.get('run', runs))} rounds.\n\n{text}")
-    print(text)
+    text = f"{events:,} events, medians of {len(by_case.get('run', runs))} rounds.\n\n" + "\n".join(rows) + "\n"
+    tell(folder, "cluster", {"events": events, "runs": runs}, text)
 
 
 if __name__ == "__main__":

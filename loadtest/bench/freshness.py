@@ -159,7 +159,6 @@ class Bench:
             "sampled_one_in": 16 ** self.digits, "never_seen": probe.counts()[1],
             "steady": distribution(steady),
             "outage": self.outage(probe, down) if down else None,
-            "delays": [[round(sent - first, 3), round(delay, 3)] for sent, delay in sorted(probe.seen)],
         }
 
     def outage(self, probe, down):
