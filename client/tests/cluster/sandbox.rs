@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use millrace_loadtest::check::{Verdict, check};
 use millrace_loadtest::fetch::{Access, Fetched, fetch};
 use millrace_loadtest::generate::plan::Recipe;
-use millrace_loadtest::generate::topic::{TopicOutput, leaders, send};
+use millrace_loadtest::generate::topic::{TopicOutput, is_led, leaders, send};
 use millrace_loadtest::ledger::Sent;
 use millrace_loadtest::proxy::{Fault, Proxy};
 use serde_json::Value;
@@ -487,8 +487,7 @@ impl Sandbox {
     /// Waits until somebody has made a topic.
     pub(crate) fn has_topic(&self, topic: &str) {
         self.until("the topic is there", |sandbox| {
-            let leaders = sandbox.leaders(topic);
-            (!leaders.is_empty() && leaders.iter().all(|&leader| leader >= 0)).then_some(())
+            is_led(&sandbox.kafka(), topic).unwrap().then_some(())
         });
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{ChaosError, DRAIN, PATIENCE, Plan};
-use crate::generate::topic::leaders;
+use crate::generate::topic::is_led;
 
 const PIPELINE: &str = include_str!("../../../client/examples/shop/cluster.yaml");
 const SUITE: &str = include_str!("../../../client/examples/shop/suite.json");
@@ -119,8 +119,7 @@ impl Cluster {
     pub(super) fn follow(&self) -> Result<String, ChaosError> {
         let brokers = self.variable("MILLRACE_KAFKA");
         self.until("the topic is there", PATIENCE, |_| {
-            let leaders = leaders(&brokers, "chaos").ok()?;
-            (!leaders.is_empty() && leaders.iter().all(|&leader| leader >= 0)).then_some(())
+            is_led(&brokers, "chaos").ok()?.then_some(())
         })?;
         let job = self.millrace(&["job", "submit", "chaos", "--follow", "--interval", "1s"])?;
         Ok(job["job"].as_str().unwrap_or_default().to_owned())

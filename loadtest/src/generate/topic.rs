@@ -423,6 +423,15 @@ pub fn leaders(brokers: &str, topic: &str) -> Result<Vec<i32>, SendError> {
     Ok(partitions.iter().map(|partition| partition.leader()).collect())
 }
 
+/// Whether a topic is there and each of its partitions has a leader.
+///
+/// # Errors
+/// When the brokers do not answer.
+pub fn is_led(brokers: &str, topic: &str) -> Result<bool, SendError> {
+    let leaders = leaders(brokers, topic)?;
+    Ok(!leaders.is_empty() && leaders.iter().all(|&leader| leader >= 0))
+}
+
 /// Where each partition of a topic ends.
 fn ends(consumer: &BaseConsumer, topic: &str) -> Result<Vec<u64>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), WAIT)?;
