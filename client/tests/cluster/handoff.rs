@@ -84,9 +84,7 @@ fn a_warehouse_that_crashes_under_a_follow_job_misses_nothing_and_the_lake_goes_
     sandbox.apply_with("shop", &topic(&sandbox, "shop"), &sandbox.table_yaml("shop"));
     let (folder, brokers) = (sandbox.path("shop"), sandbox.kafka());
     let sending = std::thread::spawn(move || producer(folder, brokers, "shop", 40_000, 53, Some(4_000)));
-    sandbox.until("the topic is there", |sandbox| {
-        sandbox.path("shop").exists().then_some(())
-    });
+    sandbox.has_topic("shop");
     let job = sandbox.submit("shop", &["--follow", "--interval", "1s"]);
     sandbox.until("a batch is loaded", |sandbox| {
         (sandbox.batches_loaded("shop")? > 0).then_some(())

@@ -157,9 +157,7 @@ fn a_follow_job_takes_what_comes_while_it_comes() {
     sandbox.apply("shop", &topic(&sandbox, "shop"));
     let (folder, brokers) = (sandbox.path("shop"), sandbox.kafka());
     let sending = std::thread::spawn(move || producer(folder, brokers, "shop", 40_000, 15, Some(8_000)));
-    sandbox.until("the topic is there", |sandbox| {
-        sandbox.path("shop").exists().then_some(())
-    });
+    sandbox.has_topic("shop");
     let job = sandbox.submit("shop", &["--follow", "--interval", "1s"]);
     let sent = sending.join().unwrap();
     sandbox.has_read(&job, sent.recipe.events);
