@@ -24,8 +24,10 @@ use crate::error::{ClientError, Refusal, is_ours};
 pub(crate) use backoff::Backoff;
 
 const CONNECT: Duration = Duration::from_secs(2);
-/// A connection is asked this often whether it lives, and given so long to say so: a frozen coordinator accepts calls.
-const ALIVE: Duration = Duration::from_secs(2);
+/// A connection on which an answer is waited for is asked this often whether it lives: a frozen coordinator accepts calls.
+const ALIVE_EVERY: Duration = Duration::from_millis(500);
+/// How long it may take to say so.
+const ALIVE_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// Where the cluster is, and how it is spoken to.
 #[derive(Debug, Clone)]
@@ -277,8 +279,8 @@ fn endpoint(address: &str, tls: Option<&ClientTlsConfig>) -> Result<Endpoint, to
     let endpoint = Endpoint::from_shared(format!("{scheme}://{bare}"))?
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(ALIVE)
-        .keep_alive_timeout(ALIVE)
+        .http2_keep_alive_interval(ALIVE_EVERY)
+        .keep_alive_timeout(ALIVE_WITHIN)
         .user_agent(concat!("millrace/", env!("CARGO_PKG_VERSION")))?;
     match tls {
         Some(tls) => endpoint.tls_config(tls.clone()),

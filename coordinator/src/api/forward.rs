@@ -7,6 +7,7 @@
 //! | here, and we lead                               | answered here                                     |
 //! | here, another leads                             | passed on, with the caller's token and what is left of the deadline |
 //! | here, nobody leads, or the leader is just gone  | kept until one is known; after the deadline `UNAVAILABLE` |
+//! | passed on, and another leads before it is answered | passed on to that one                           |
 //! | passed on to us, and we do not lead             | sent back marked, and the sender looks again       |
 //!
 //! The mark on a call that was passed on keeps it from going in circles. A call whose connection broke is sent
@@ -113,16 +114,28 @@ impl Forward {
             Ok(channel) => channel,
             Err(error) => return Ok(Tried::Again(format!("the leader `{}`: {error}", leader.name))),
         };
-        match call.send(channel, Some(&self.name)).await {
-            Ok(response) => Ok(judged(response, &leader.name)),
-            Err(error) => {
-                self.channel.lock().take();
-                let text = format!("the leader `{}`: {error}", leader.name);
-                if sent_once(call.parts.uri.path()) {
-                    return Err(retry_after(Reason::NoLeader, text, PAUSE));
-                }
-                Ok(Tried::Again(text))
-            }
+        let error = tokio::select! {
+            sent = call.send(channel, Some(&self.name)) => match sent {
+                Ok(response) => return Ok(judged(response, &leader.name)),
+                Err(error) => error,
+            },
+            () = self.is_replaced(&leader) => "it was replaced before it answered".to_owned(),
+        };
+        self.channel.lock().take();
+        let text = format!("the leader `{}`: {error}", leader.name);
+        if sent_once(call.parts.uri.path()) {
+            return Err(retry_after(Reason::NoLeader, text, PAUSE));
+        }
+        Ok(Tried::Again(text))
+    }
+
+    /// Waits until another leads than the one given, or the same one in another epoch: a frozen one answers nobody.
+    async fn is_replaced(&self, given: &LeaderInfo) {
+        let mut leader = self.leader.clone();
+        let another = |now: &Option<LeaderInfo>| now.as_ref().is_some_and(|now| now.epoch != given.epoch);
+        if leader.wait_for(another).await.is_err() {
+            // Nobody looks any more: the process ends.
+            std::future::pending::<()>().await;
         }
     }
 
@@ -215,4 +228,74 @@ fn judged(response: Response<Body>, by: &str) -> Tried {
 /// what became of it. All others name a request id or end where they would have ended.
 fn sent_once(path: &str) -> bool {
     path.ends_with("/DeletePipeline")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::{Ready, ready};
+    use std::task::{Context, Poll};
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// The services of a coordinator that is asked nothing.
+    #[derive(Clone)]
+    struct Nothing;
+
+    impl Service<Request<Body>> for Nothing {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            ready(Ok(Response::new(Body::empty())))
+        }
+    }
+
+    fn leader(name: &str, address: &str, epoch: u64) -> LeaderInfo {
+        LeaderInfo {
+            name: name.to_owned(),
+            address: address.to_owned(),
+            scheduler_address: address.to_owned(),
+            epoch,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_does_not_wait_for_a_leader_that_was_replaced() {
+        // Takes connections, as the kernel does for a frozen process, and never answers.
+        let frozen = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = frozen.local_addr().unwrap().to_string();
+        let (elected, known) = watch::channel(Some(leader("one", &address, 1)));
+        let forward = Forward {
+            name: "three".to_owned(),
+            leader: known,
+            leads: Arc::new(|| false),
+            tls: None,
+            channel: Mutex::default(),
+            message_bytes: 1024,
+        };
+        // One that is not sent a second time: its caller is told why.
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = "/millrace.v1.PipelineService/DeletePipeline".parse().unwrap();
+        let asked = forward.answer(request, &Nothing);
+        let replaced = async {
+            let connection = frozen.accept().await.unwrap();
+            elected.send(Some(leader("two", &address, 2))).unwrap();
+            connection
+        };
+        let (told, _connection) = tokio::join!(asked, replaced);
+        let told = told.unwrap_err();
+        assert!(
+            told.message().contains("replaced before it answered"),
+            "{}",
+            told.message()
+        );
+    }
 }
