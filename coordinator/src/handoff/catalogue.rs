@@ -42,6 +42,12 @@ pub(super) fn ledger_of(table: &str) -> String {
     format!("{schema}.millrace_loads")
 }
 
+/// The same of the table that notes removals.
+pub(super) fn removals_of(table: &str) -> String {
+    let (schema, _) = table.split_once('.').unwrap_or(("public", table));
+    format!("{schema}.millrace_removals")
+}
+
 /// What the load ledger holds of a pipeline.
 pub(super) async fn loaded(
     connection: &impl Ask,

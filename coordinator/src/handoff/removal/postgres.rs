@@ -17,7 +17,6 @@
 
 use std::collections::BTreeMap;
 
-use millrace_pipeline::catalog::ddl;
 use millrace_pipeline::catalog::identifier::qualified;
 
 use super::{Removal, exists, number};
@@ -42,8 +41,7 @@ pub(super) async fn remove(
     if !exists(connection, removal.table).await? {
         return Ok(0);
     }
-    let made = ddl::removals(removal.pipeline);
-    connection.run("make `millrace_removals`", &made).await?;
+    removal.make_notes(connection).await?;
     let removed = transaction(connection, removal, hook).await;
     connection.settle(removed).await
 }

@@ -26,8 +26,7 @@ pub(super) async fn remove(way: &Way, removal: &Removal<'_>, hook: &Hook) -> Res
     if !exists(way, removal.table).await? {
         return Ok(0);
     }
-    let made = ddl::removals(removal.pipeline);
-    way.run("make `millrace_removals`", &made).await?;
+    removal.make_notes(way).await?;
     let note = format!(
         "{} FROM {} WHERE {} HAVING count(*) > 0",
         removal.note("count(*)"),
