@@ -21,7 +21,7 @@ use crate::commit::{CommitError, live};
 use crate::compaction;
 use crate::engine::embedded::{Counters, Embedded};
 use crate::engine::{EngineError, stopped};
-use crate::enrich::{SnapshotError, Snapshots};
+use crate::enrich::SnapshotError;
 use crate::hours::{OBJECTS, PartitionTime};
 use crate::lake::{Lake, LakeError};
 use crate::ledger::embedded::EmbeddedLedger;
@@ -250,14 +250,8 @@ impl Runner {
         let job = job_of(ledger.epoch())?;
         let (done, breached) = (Vec::new(), Vec::new());
         let batches = Batches {
-            pipeline,
-            lake,
-            ledger,
             environment: options.environment.clone(),
-            hook: Arc::clone(&options.hook),
-            reached: Vec::new(),
-            beside: Vec::new(),
-            snapshots: Snapshots::default(),
+            ..Batches::new(pipeline, lake, ledger, Arc::clone(&options.hook))
         };
         Ok(Self {
             batches,

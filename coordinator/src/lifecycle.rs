@@ -23,6 +23,7 @@ use crate::enrich::Snapshots;
 use crate::hours::{self, PartitionTime};
 use crate::job::{RunError, clean_ratio};
 use crate::lake::Lake;
+use crate::ledger::embedded::EmbeddedLedger;
 use crate::ledger::{Batch, Entry, Ledger, Removal};
 
 /// Partitions that are read out are noted so often at most, unless an hour becomes complete.
@@ -159,6 +160,27 @@ pub struct CommittedBatch {
 }
 
 impl Batches {
+    /// A pipeline's batches, outside of any environment, beside a ledger that is open.
+    pub fn new(pipeline: Arc<Pipeline>, lake: Lake, ledger: Box<dyn Ledger>, hook: Hook) -> Self {
+        Self {
+            pipeline,
+            lake,
+            ledger,
+            environment: None,
+            hook,
+            reached: Vec::new(),
+            beside: Vec::new(),
+            snapshots: Snapshots::default(),
+        }
+    }
+
+    /// The same, where the lake keeps the ledger itself: it is taken over.
+    pub(crate) async fn of_lake(pipeline: Arc<Pipeline>, lake: Lake, hook: Hook) -> Result<Self, RunError> {
+        let ledger = Box::new(EmbeddedLedger::open(&lake, &pipeline.name).await?);
+        hook(Moment::Opened);
+        Ok(Self::new(pipeline, lake, ledger, hook))
+    }
+
     /// Fixes a batch's positions and its snapshots, and opens its first attempt, in one ledger write.
     ///
     /// # Errors

@@ -6,10 +6,8 @@ use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::manifest::Manifest;
 
 use super::{settle, step, sweep};
-use crate::enrich::Snapshots;
 use crate::job::RunError;
 use crate::lake::Lake;
-use crate::ledger::embedded::EmbeddedLedger;
 use crate::lifecycle::{Batches, Hook, Moment};
 
 /// What was compacted.
@@ -43,18 +41,7 @@ pub async fn compact(
     memory_bytes: usize,
     hook: Hook,
 ) -> Result<Compacted, RunError> {
-    let ledger = Box::new(EmbeddedLedger::open(&lake, &pipeline.name).await?);
-    hook(Moment::Opened);
-    let mut batches = Batches {
-        pipeline,
-        lake,
-        ledger,
-        environment: None,
-        hook,
-        reached: Vec::new(),
-        beside: Vec::new(),
-        snapshots: Snapshots::default(),
-    };
+    let mut batches = Batches::of_lake(pipeline, lake, hook).await?;
     let mut done = Compacted::default();
     for (id, batch) in batches.open() {
         if !batch.is_upkeep() {

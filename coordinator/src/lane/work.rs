@@ -313,15 +313,10 @@ impl Lane {
         }
         let metrics = tools.metrics.clone();
         let took = Arc::new(move |took| metrics.appended(took));
+        let ledger = Box::new(Timed::new(Box::new(ledger), took));
         self.batches = Some(Batches {
-            pipeline,
-            lake,
-            ledger: Box::new(Timed::new(Box::new(ledger), took)),
-            environment: None,
-            hook: Arc::clone(&tools.hook),
-            reached: Vec::new(),
-            beside: Vec::new(),
             snapshots: Snapshots::new(tools.metrics.enrich.clone()),
+            ..Batches::new(pipeline, lake, ledger, Arc::clone(&tools.hook))
         });
         Ok(())
     }

@@ -12,10 +12,8 @@ use super::run::{Limits, backfill, step};
 use super::state::MartRun;
 use super::{period_name, sweep};
 use crate::causes::chain;
-use crate::enrich::Snapshots;
 use crate::job::RunError;
 use crate::lake::Lake;
-use crate::ledger::embedded::EmbeddedLedger;
 use crate::lifecycle::{Batches, Hook, Moment};
 
 /// What is asked for.
@@ -68,19 +66,8 @@ pub async fn run(
     limits: Limits,
     hook: Hook,
 ) -> Result<Done, RunError> {
-    let ledger = Box::new(EmbeddedLedger::open(&lake, &pipeline.name).await?);
-    hook(Moment::Opened);
     let marts = pipeline.marts.clone();
-    let mut batches = Batches {
-        pipeline,
-        lake,
-        ledger,
-        environment: None,
-        hook,
-        reached: Vec::new(),
-        beside: Vec::new(),
-        snapshots: Snapshots::default(),
-    };
+    let mut batches = Batches::of_lake(pipeline, lake, hook).await?;
     let mut done = Done::default();
     let job = JobId::try_from(format!("backfill-{}", uuid::Uuid::new_v4().simple()))?;
     loop {

@@ -7,7 +7,6 @@ use millrace_pipeline::spec::model::Pipeline;
 use super::hold::{self, Asked};
 use super::{Outcome, RetentionError, expire, plan_of};
 use crate::compaction;
-use crate::enrich::Snapshots;
 use crate::job::RunError;
 use crate::lake::Lake;
 use crate::ledger::embedded::EmbeddedLedger;
@@ -73,18 +72,7 @@ pub async fn release_hold(
 
 /// Takes the ledger over, and finishes upkeep that was interrupted.
 pub(crate) async fn open(pipeline: Arc<Pipeline>, lake: Lake, hook: Hook) -> Result<Batches, RunError> {
-    let ledger = Box::new(EmbeddedLedger::open(&lake, &pipeline.name).await?);
-    hook(Moment::Opened);
-    let mut batches = Batches {
-        pipeline,
-        lake,
-        ledger,
-        environment: None,
-        hook,
-        reached: Vec::new(),
-        beside: Vec::new(),
-        snapshots: Snapshots::default(),
-    };
+    let mut batches = Batches::of_lake(pipeline, lake, hook).await?;
     for (id, batch) in batches.open() {
         if !batch.is_upkeep() {
             return Err(RunError::Interrupted { batch: id });

@@ -20,7 +20,7 @@ use super::{Broken, World, lake, step};
 use crate::ahead::Ahead;
 use crate::commit::live;
 use crate::compaction::{self, Rewrite, Rewritten, Selection};
-use crate::enrich::{Snapshots, free_key};
+use crate::enrich::free_key;
 use crate::erasure::forget;
 use crate::hours::{self, PartitionTime};
 use crate::job::{RunError, unread};
@@ -130,16 +130,7 @@ pub(super) async fn lead(world: Arc<World>, process: u64) -> bool {
 
 async fn run(world: &Arc<World>, epoch: u64) -> Result<(), RunError> {
     let ledger = ModelLedger::open(world, epoch).await?;
-    let mut batches = Batches {
-        pipeline: pipeline(),
-        lake: lake::reach(world),
-        ledger: Box::new(ledger),
-        environment: None,
-        hook: Arc::new(|_| {}),
-        reached: Vec::new(),
-        beside: Vec::new(),
-        snapshots: Snapshots::default(),
-    };
+    let mut batches = Batches::new(pipeline(), lake::reach(world), Box::new(ledger), Arc::new(|_| {}));
     finish_interrupted(world, &mut batches).await?;
     for job in 0..OBJECTS.len() {
         read_all(world, &mut batches, job).await?;
