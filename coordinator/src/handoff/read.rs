@@ -34,6 +34,17 @@ const FILES_AHEAD: usize = 8;
 /// A file of at most so many bytes is fetched whole: one request instead of one for each column.
 const WHOLE_BYTES_MAX: u64 = 4 << 20;
 
+/// Begins to read an object as it is copied, and names its columns in its own order.
+pub(super) async fn open<T: AsyncFileReader + Send + 'static>(
+    object: T,
+) -> Result<(ParquetRecordBatchStreamBuilder<T>, Vec<String>), ParquetError> {
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchStreamBuilder::new_with_options(object, options).await?;
+    let fields = builder.schema().fields();
+    let columns = fields.iter().map(|field| field.name().clone()).collect();
+    Ok((builder.with_batch_size(BATCH_ROWS), columns))
+}
+
 /// What is sent next.
 pub(super) enum Piece {
     /// A file begins.
@@ -143,17 +154,7 @@ impl Reader {
     async fn file(&self, file: &DataFile, object: DataObject) -> Result<(), HandoffError> {
         let key = &file.object.key;
         let failed = |source: ParquetError| self.failed(file, source);
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let builder = ParquetRecordBatchStreamBuilder::new_with_options(object, options)
-            .await
-            .map_err(failed)?
-            .with_batch_size(BATCH_ROWS);
-        let columns: Vec<String> = builder
-            .schema()
-            .fields()
-            .iter()
-            .map(|field| field.name().clone())
-            .collect();
+        let (builder, columns) = open(object).await.map_err(failed)?;
         let kinds = self.kinds_of(key, &columns)?;
         let rows = file.object.rows;
         self.send(Piece::File {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use millrace_coordinator::erasure::{ErasureError, Outcome, erase_embedded, look_embedded};
 use millrace_coordinator::handoff::{self, Handoff, Watched};
 use millrace_coordinator::lifecycle::{Hook, Moment};
-use millrace_coordinator::marts::{self, Asked, Limits};
 use millrace_loadtest::redshift_sim::{Fault, Simulator};
 use millrace_pipeline::privacy::Subject;
 
@@ -74,21 +73,8 @@ models:
         bench.declare(PEOPLE, &declared);
         let pipeline = Arc::new(bench.pipeline.clone());
         let hook: Hook = Arc::new(|_| {});
-        let limits = Limits {
-            threads: 2,
-            memory_bytes: 64 << 20,
-        };
         let lake = bench.lake.clone();
-        let asked = Asked::default();
-        let made = marts::run(
-            Arc::clone(&pipeline),
-            lake.clone(),
-            &asked,
-            limits,
-            Arc::clone(&hook),
-        )
-        .await;
-        assert!(made.unwrap().failed.is_empty());
+        bench.compute().await;
         let mut handoff = Handoff::new(Arc::clone(&pipeline), lake.clone(), Watched::default()).unwrap();
         let state = bench.state().await;
         handoff.settle(&state, PATIENCE).await.unwrap();

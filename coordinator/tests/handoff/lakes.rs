@@ -10,6 +10,7 @@ use millrace_coordinator::job::{Progress, RunOptions, Runner};
 use millrace_coordinator::lake::Lake;
 use millrace_coordinator::ledger::embedded::EmbeddedLedger;
 use millrace_coordinator::ledger::{Ledger, State};
+use millrace_coordinator::marts::{self, Asked, Limits};
 use millrace_coordinator::retention::apply;
 use millrace_pipeline::source::{S3Options, Stores};
 use millrace_pipeline::spec;
@@ -106,6 +107,18 @@ impl Bench {
             self.write(&format!("in/{batch:04}.json"), &lines);
         }
         self.run().await;
+    }
+
+    /// Computes what models are due.
+    pub(crate) async fn compute(&self) {
+        let limits = Limits {
+            threads: 2,
+            memory_bytes: 64 << 20,
+        };
+        let pipeline = Arc::new(self.pipeline.clone());
+        let asked = Asked::default();
+        let made = marts::run(pipeline, self.lake.clone(), &asked, limits, Arc::new(|_| {})).await;
+        assert!(made.unwrap().failed.is_empty());
     }
 
     pub(crate) async fn state(&self) -> State {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use millrace_coordinator::handoff::{self, Handoff, Watched, removal};
 use millrace_coordinator::ledger::LegalHold;
 use millrace_coordinator::lifecycle::Hook;
-use millrace_coordinator::marts::{self, Asked, Limits};
 use millrace_loadtest::redshift_sim::{Fault, Simulator};
 use millrace_pipeline::spec::model::{Pipeline, RedshiftAccess, Secret, Warehouse};
 use object_store::ObjectStore;
@@ -268,11 +267,6 @@ pub(crate) async fn replace_periods_through(
     mut batches: usize,
 ) {
     let hook: Hook = Arc::new(|_| {});
-    let lake = stage.bench.lake.clone();
-    let limits = Limits {
-        threads: 2,
-        memory_bytes: 64 << 20,
-    };
     for fault in faults {
         let (events, table) = (stage.server.table(), stage.server.table());
         let warehouse =
@@ -285,16 +279,7 @@ pub(crate) async fn replace_periods_through(
                 stage.bench.fill(batches, 1, 20).await;
                 batches += 1;
             }
-            let asked = Asked::default();
-            let done = marts::run(
-                Arc::clone(&pipeline),
-                lake.clone(),
-                &asked,
-                limits,
-                Arc::clone(&hook),
-            )
-            .await;
-            assert!(done.unwrap().failed.is_empty());
+            stage.bench.compute().await;
             let state = stage.bench.state().await;
             stage.simulator.arm(*fault);
             let settled = handoff::marts::settle(&pipeline, &stage.bench.lake, &state, &hook).await;

@@ -14,8 +14,6 @@ use millrace_pipeline::catalog::identifier::{identifier, literal, qualified};
 use millrace_pipeline::spec::marts::PERIOD;
 use millrace_pipeline::spec::model::{ColumnType, Pipeline};
 use millrace_pipeline::stored::StoredObject;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::ParquetError;
 use tokio_postgres::CopyInSink;
 
@@ -23,12 +21,9 @@ use super::Load;
 use crate::handoff::ask::Ask;
 use crate::handoff::connection::Connection;
 use crate::handoff::session::Outcome;
-use crate::handoff::{HandoffError, copy};
+use crate::handoff::{HandoffError, copy, read};
 use crate::lake::Lake;
 use crate::lifecycle::{Hook, Moment};
-
-/// Rows that are decoded at once.
-const BATCH_ROWS: usize = 4_096;
 
 /// Replaces a period, or changes nothing.
 pub(super) async fn load(
@@ -96,18 +91,8 @@ async fn copy(connection: &Connection, lake: &Lake, load: &Load<'_>) -> Result<(
         path: lake.path(&object.key),
         bytes: object.bytes,
     };
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let builder = ParquetRecordBatchStreamBuilder::new_with_options(stored, options)
-        .await
-        .map_err(failed)?
-        .with_batch_size(BATCH_ROWS);
     // By the object's own columns: an older query may have given others, and what is gone has no place in the table.
-    let columns: Vec<String> = builder
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| field.name().clone())
-        .collect();
+    let (builder, columns) = read::open(stored).await.map_err(failed)?;
     let kinds = kinds(load, &columns);
     let list: Vec<String> = columns.iter().map(|column| identifier(column)).collect();
     let sql = format!(
