@@ -138,24 +138,17 @@ impl Ddl {
             Some(spec::model::Warehouse::Redshift { .. }) => Dialect::Redshift,
             Some(spec::model::Warehouse::Postgres { .. }) | None => Dialect::Postgres,
         };
-        let known = self.known()?;
-        let statements = match self.dialect.unwrap_or(named) {
-            Dialect::Postgres => (ddl::postgres(&pipeline), mart_ddl::postgres as fn(&_) -> String),
-            Dialect::Redshift => (
-                ddl::redshift(&pipeline, &known),
-                mart_ddl::redshift as fn(&_) -> String,
-            ),
+        let (events, of_mart): (_, fn(&_) -> String) = match self.dialect.unwrap_or(named) {
+            Dialect::Postgres => (ddl::postgres(&pipeline), mart_ddl::postgres),
+            Dialect::Redshift => (ddl::redshift(&pipeline, &self.known()?), mart_ddl::redshift),
         };
-        let (events, of_mart) = statements;
         let marts = pipeline.marts.iter().map(of_mart).filter(|sql| !sql.is_empty());
         let all: Vec<String> = std::iter::once(events).chain(marts).collect();
         output::result(&all.join("\n"))?;
         Ok(Exit::Done)
     }
-}
 
-impl Ddl {
-    /// What the lake says, where it is to.
+    /// What the lake says of the columns, where it is to.
     fn known(&self) -> Result<Statistics> {
         if self.lake.is_none() {
             return Ok(Statistics::default());

@@ -6,12 +6,11 @@
 //! | `cluster`                | the one that belongs to the IAM identity            |
 //! | `workgroup` (Serverless) | the same                                            |
 
-use super::data_api::name;
+use super::data_api::Place;
 use super::dsn::said;
-use super::endpoint;
 use super::outlet::IAM;
 use crate::spec::fields::{Field, Section};
-use crate::spec::model::{Iam, RedshiftTarget, Secret};
+use crate::spec::model::{Iam, Secret};
 use crate::spec::reader::Reader;
 
 const RIGHT: &str = "a `dsn` of host, port and database: `postgres://host:5439/dev`";
@@ -19,29 +18,15 @@ const RIGHT: &str = "a `dsn` of host, port and database: `postgres://host:5439/d
 /// `dsn` is the connection string beside it, where it is sound.
 pub(super) fn iam(field: &Field<'_>, dsn: Option<&Secret>, reader: &mut Reader<'_>) -> Option<Iam> {
     let section = field.section(reader, IAM)?;
-    let target = section.exactly_one(reader, &["cluster", "workgroup"]);
-    let is_cluster = matches!(target, Some(("cluster", _)));
-    let is_workgroup = matches!(target, Some(("workgroup", _)));
-    let target = target.and_then(|(_, field)| name(&field, reader));
-    let db_user = db_user(&section, is_workgroup, reader);
-    let region = section
-        .optional("region")
-        .and_then(|field| field.text(reader, "`eu-central-1`"));
-    let endpoint = section
-        .optional("endpoint")
-        .and_then(|field| endpoint(&field, reader));
+    let place = Place::read(&section, reader);
+    let db_user = db_user(&section, place.is_workgroup, reader);
     if let Some(dsn) = dsn {
         beside(field, dsn, reader);
     }
-    let name = target?;
     Some(Iam {
-        target: if is_cluster {
-            RedshiftTarget::Cluster { name, db_user }
-        } else {
-            RedshiftTarget::Workgroup(name)
-        },
-        region,
-        endpoint,
+        region: place.region.clone(),
+        endpoint: place.endpoint.clone(),
+        target: place.target(db_user)?,
     })
 }
 

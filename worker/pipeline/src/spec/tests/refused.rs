@@ -100,7 +100,7 @@ refused! {
     text_that_is_no_connection_string_is_refused: "${env:WAREHOUSE_DSN}" => "${env:NOT_A_DSN}", "warehouse.redshift.dsn", "not a connection string";
     two_ways_to_redshift_are_refused: "redshift: {" => "redshift: {data_api: {workgroup: a, database: dev}, ", "warehouse.redshift.data_api", "both `dsn` and `data_api`";
     no_way_to_redshift_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\", " => "", "warehouse.redshift", "none of `dsn`, `data_api`";
-    a_data_api_of_nothing_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {database: dev}", "warehouse.redshift.data_api", "none of `workgroup`, `cluster`";
+    a_data_api_of_nothing_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {database: dev}", "warehouse.redshift.data_api", "none of `cluster`, `workgroup`";
     a_workgroups_user_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {workgroup: a, database: dev, db_user: me}", "data_api.db_user", "is for a `cluster`";
     two_users_of_a_cluster_are_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {cluster: a, database: dev, db_user: me, secret_arn: \"arn:aws:secretsmanager:r:1:secret:s\"}", "data_api.db_user", "one of them";
     what_is_no_secret_is_refused: "dsn: \"${env:WAREHOUSE_DSN}\"" => "data_api: {cluster: a, database: dev, secret_arn: hunter2}", "data_api.secret_arn", "is not a secret";
