@@ -105,7 +105,7 @@ pub enum SourceError {
     Read {
         /// The file or folder.
         url: String,
-        /// Position in the stored bytes.
+        /// Position in its bytes, unpacked where they are packed.
         position: u64,
         /// What the system says.
         source: std::io::Error,

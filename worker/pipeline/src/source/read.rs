@@ -56,20 +56,25 @@ impl SplitBytes<'_> {
 
     /// What a failed read of `bytes` means, after `position` bytes of it.
     pub(crate) fn failure(&self, error: std::io::Error, position: u64) -> SourceError {
-        let url = || self.split.object.url.clone();
-        match error.downcast::<SourceError>() {
-            Ok(error) => error,
-            Err(source) if self.packing == Packing::Plain => SourceError::Read {
-                url: url(),
-                position,
-                source,
-            },
-            Err(source) => SourceError::Unpack {
-                url: url(),
-                position,
-                source,
-            },
-        }
+        failure(self.split, self.packing, error, position)
+    }
+}
+
+/// What an error of `position` bytes into a split's content means: what the system says of a packed file is no damage.
+fn failure(split: &Split, packing: Packing, error: std::io::Error, position: u64) -> SourceError {
+    let url = split.object.url.clone();
+    match error.downcast::<SourceError>() {
+        Ok(error) => error,
+        Err(source) if packing == Packing::Plain || source.raw_os_error().is_some() => SourceError::Read {
+            url,
+            position,
+            source,
+        },
+        Err(source) => SourceError::Unpack {
+            url,
+            position,
+            source,
+        },
     }
 }
 
@@ -228,11 +233,9 @@ where
 {
     let packing = Packing::of(&split.object.url);
     let mut run = |packed: &mut dyn Read| {
-        let mut bytes = packing.unpack(packed).map_err(|source| SourceError::Unpack {
-            url: split.object.url.clone(),
-            position: 0,
-            source,
-        })?;
+        let mut bytes = packing
+            .unpack(packed)
+            .map_err(|error| failure(split, packing, error, 0))?;
         work(
             &mut SplitBytes {
                 split,
@@ -250,5 +253,29 @@ where
         let mut file = FileBytes::open(&split.object, split.start.saturating_sub(1))?;
         run(&mut file)?;
         file.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fails_under_a_packed_file_is_not_a_damaged_file() {
+        let split = Split {
+            index: 0,
+            object: InputObject {
+                url: "/in/a.json.gz".to_owned(),
+                size: 10,
+                version: "1".to_owned(),
+            },
+            start: 0,
+            end: 10,
+        };
+        let failed = |error| failure(&split, Packing::Gzip, error, 7);
+        let disk = failed(std::io::Error::from_raw_os_error(5));
+        assert!(matches!(disk, SourceError::Read { position: 7, .. }) && !disk.is_final());
+        let damaged = failed(ErrorKind::InvalidData.into());
+        assert!(matches!(damaged, SourceError::Unpack { position: 7, .. }) && damaged.is_final());
     }
 }
