@@ -24,7 +24,7 @@ import threading
 import time
 from pathlib import Path
 
-from services import HERE, Services, Session, machine, note, percentile, tell, wait_for
+from services import HERE, Services, Session, machine, note, percentile, tell, verdict, wait_for
 
 PROBE_SECONDS = 0.25
 # An event that is sent so long before the warehouse is stopped may still be on its way then.
@@ -251,7 +251,7 @@ def report(results):
         lines.append(row(f"sent from {MARGIN_SECONDS} s before an outage of {outage['down_seconds']:.0f} s on", outage))
         bars.append((f"longest with the warehouse down for {outage['down_seconds']:.0f} s", outage["max"], LEVEL_SECONDS))
     lines += ["", "| bar | found | |", "|---|--:|---|"]
-    lines += [f"| {what} <= {bar} s | {found} s | {'kept' if found is not None and found <= bar else '**missed**'} |" for what, found, bar in bars]
+    lines += [f"| {what} <= {bar} s | {found} s | {verdict(found is not None and found <= bar)} |" for what, found, bar in bars]
     proof = f"{results['good_events']:,} good events were sent, the table has {results['rows']:,} rows with {results['distinct']:,} ids"
     lines += ["", f"{proof}; {results['never_seen']} sampled events were never seen. {results['batches']} batches, "
               f"{results['cluster_cpu_seconds']:.0f} s of the cluster's CPU."]

@@ -287,6 +287,10 @@ def tell(folder, name, results, text):
     print(text)
 
 
+def verdict(is_kept):
+    return "kept" if is_kept else "**missed**"
+
+
 def machine():
     return {"cores": os.cpu_count(), "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
 
