@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::dedup::KeyIndex;
 use millrace_pipeline::plan::{PlanError, Steps};
 use millrace_pipeline::sink::{SinkError, SinkSpec};
@@ -223,47 +225,50 @@ impl Runner {
     ///
     /// # Errors
     /// When the pipeline cannot be run here, or the lake cannot be taken over.
-    pub async fn open(
+    pub fn open(
         pipeline: Arc<Pipeline>,
         lake: Lake,
         stores: Arc<Stores>,
         options: RunOptions,
         stop: watch::Receiver<bool>,
-    ) -> Result<Self, RunError> {
-        let steps = Arc::new(Steps::new(Arc::clone(&pipeline), options.environment.as_deref())?);
-        let ledger = Box::new(EmbeddedLedger::open(&lake, &pipeline.name).await?);
-        (options.hook)(Moment::Opened);
-        let keys = committed_keys(&lake, ledger.state()).await?;
-        let keys = KeyIndex::new(
-            Arc::clone(&lake.store),
-            lake.root.clone(),
-            keys,
-            options.memory_bytes / 2,
-        );
-        let engine = Embedded {
-            steps,
-            stores,
-            keys: Arc::new(keys),
-            threads: options.threads,
-            snapshots: Arc::default(),
-        };
-        let job = job_of(ledger.epoch())?;
-        let (done, breached) = (Vec::new(), Vec::new());
-        let batches = Batches {
-            environment: options.environment.clone(),
-            ..Batches::new(pipeline, lake, ledger, Arc::clone(&options.hook))
-        };
-        Ok(Self {
-            batches,
-            engine,
-            options,
-            job,
-            stop,
-            done,
-            breached,
-            mended: None,
-            waits: true,
-        })
+    ) -> BoxFuture<'static, Result<Self, RunError>> {
+        async move {
+            let steps = Arc::new(Steps::new(Arc::clone(&pipeline), options.environment.as_deref())?);
+            let ledger = Box::new(EmbeddedLedger::open(&lake, &pipeline.name).await?);
+            (options.hook)(Moment::Opened);
+            let keys = committed_keys(&lake, ledger.state()).await?;
+            let keys = KeyIndex::new(
+                Arc::clone(&lake.store),
+                lake.root.clone(),
+                keys,
+                options.memory_bytes / 2,
+            );
+            let engine = Embedded {
+                steps,
+                stores,
+                keys: Arc::new(keys),
+                threads: options.threads,
+                snapshots: Arc::default(),
+            };
+            let job = job_of(ledger.epoch())?;
+            let (done, breached) = (Vec::new(), Vec::new());
+            let batches = Batches {
+                environment: options.environment.clone(),
+                ..Batches::new(pipeline, lake, ledger, Arc::clone(&options.hook))
+            };
+            Ok(Self {
+                batches,
+                engine,
+                options,
+                job,
+                stop,
+                done,
+                breached,
+                mended: None,
+                waits: true,
+            })
+        }
+        .boxed()
     }
 
     /// A runner over batches that are open already, for work that a leader does itself.
@@ -296,9 +301,12 @@ impl Runner {
     ///
     /// # Errors
     /// The first thing that went wrong; what was committed stays.
-    pub async fn run(self, progress: &Progress) -> Result<Outcome, RunError> {
-        let span = self.span();
-        self.run_all(progress).instrument(span).await
+    pub fn run<'a>(self, progress: &'a Progress) -> BoxFuture<'a, Result<Outcome, RunError>> {
+        async move {
+            let span = self.span();
+            self.run_all(progress).instrument(span).await
+        }
+        .boxed()
     }
 
     /// The job's span.

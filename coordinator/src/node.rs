@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use etcd_client::ConnectOptions;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use millrace_pipeline::codec::{Workplace, WorkplaceOptions};
 use millrace_pipeline::source::S3Options;
@@ -122,88 +123,91 @@ impl Lakes for EtcdLakes {
 ///
 /// # Errors
 /// When it cannot begin: etcd, an address or TLS cannot be used.
-pub async fn run(options: NodeOptions, stop: watch::Receiver<bool>) -> Result<(), NodeError> {
-    if options.api.tls.is_none() && !options.scheduler_listen.ip().is_loopback() {
-        let listen = options.scheduler_listen;
-        return Err(NodeError::Open { listen });
+pub fn run(options: NodeOptions, stop: watch::Receiver<bool>) -> BoxFuture<'static, Result<(), NodeError>> {
+    async move {
+        if options.api.tls.is_none() && !options.scheduler_listen.ip().is_loopback() {
+            let listen = options.scheduler_listen;
+            return Err(NodeError::Open { listen });
+        }
+        let etcd = Etcd::connect(&options.etcd, options.etcd_options.clone()).await?;
+        let registry = Registry::new(etcd.clone(), &options.prefix);
+        let workers = Arc::new(Workers::default());
+        let listen = |address: std::net::SocketAddr| async move {
+            TcpListener::bind(address)
+                .await
+                .map_err(|source| NodeError::Listen { address, source })
+        };
+        let api_listener = listen(options.api.listen).await?;
+        let scheduler_listener = listen(options.scheduler_listen).await?;
+        let at = |listener: &TcpListener, told: &Option<String>, address: std::net::SocketAddr| {
+            let local = listener
+                .local_addr()
+                .map_err(|source| NodeError::Listen { address, source })?;
+            Ok::<_, NodeError>(told.clone().unwrap_or_else(|| local.to_string()))
+        };
+        let me = Identity {
+            name: options.name.clone(),
+            address: at(&api_listener, &options.advertise, options.api.listen)?,
+            scheduler_address: at(
+                &scheduler_listener,
+                &options.scheduler_advertise,
+                options.scheduler_listen,
+            )?,
+        };
+        tracing::info!(
+            name = me.name,
+            api = me.address,
+            scheduler = me.scheduler_address,
+            "a coordinator begins"
+        );
+        let (leads, leadership) = watch::channel(None);
+        let leader = observe(&etcd, &options.prefix);
+        options
+            .metrics
+            .watch(Arc::clone(&workers), etcd.clone(), leader.clone());
+        let control = Arc::new(Control {
+            name: options.name.clone(),
+            leader,
+            leadership,
+            workers: Arc::clone(&workers),
+            environment: Arc::clone(&options.env),
+            lakes: Arc::new(EtcdLakes {
+                etcd: etcd.clone(),
+                prefix: options.prefix.clone(),
+                s3: options.s3.clone(),
+            }),
+            jobs_environment: options.environment.clone(),
+        });
+        let mut api_stop = stop.clone();
+        let stopped = async move {
+            engine::stopped(&mut api_stop).await;
+        };
+        let serving = api::serve_on(
+            api_listener,
+            options.api.clone(),
+            registry.clone(),
+            control,
+            stopped,
+        );
+        let candidate = Candidate::new(etcd.clone(), &options.prefix, me, options.lease);
+        let room = room(etcd.clone(), options.prefix.clone());
+        let leading = campaign(
+            options,
+            candidate,
+            etcd,
+            registry,
+            workers,
+            leads,
+            scheduler_listener,
+            stop,
+        );
+        tokio::select! {
+            served = serving => Ok(served?),
+            led = leading => led,
+            () = room => Ok(()),
+        }
     }
-    let etcd = Etcd::connect(&options.etcd, options.etcd_options.clone()).await?;
-    let registry = Registry::new(etcd.clone(), &options.prefix);
-    let workers = Arc::new(Workers::default());
-    let listen = |address: std::net::SocketAddr| async move {
-        TcpListener::bind(address)
-            .await
-            .map_err(|source| NodeError::Listen { address, source })
-    };
-    let api_listener = listen(options.api.listen).await?;
-    let scheduler_listener = listen(options.scheduler_listen).await?;
-    let at = |listener: &TcpListener, told: &Option<String>, address: std::net::SocketAddr| {
-        let local = listener
-            .local_addr()
-            .map_err(|source| NodeError::Listen { address, source })?;
-        Ok::<_, NodeError>(told.clone().unwrap_or_else(|| local.to_string()))
-    };
-    let me = Identity {
-        name: options.name.clone(),
-        address: at(&api_listener, &options.advertise, options.api.listen)?,
-        scheduler_address: at(
-            &scheduler_listener,
-            &options.scheduler_advertise,
-            options.scheduler_listen,
-        )?,
-    };
-    tracing::info!(
-        name = me.name,
-        api = me.address,
-        scheduler = me.scheduler_address,
-        "a coordinator begins"
-    );
-    let (leads, leadership) = watch::channel(None);
-    let leader = observe(&etcd, &options.prefix);
-    options
-        .metrics
-        .watch(Arc::clone(&workers), etcd.clone(), leader.clone());
-    let control = Arc::new(Control {
-        name: options.name.clone(),
-        leader,
-        leadership,
-        workers: Arc::clone(&workers),
-        environment: Arc::clone(&options.env),
-        lakes: Arc::new(EtcdLakes {
-            etcd: etcd.clone(),
-            prefix: options.prefix.clone(),
-            s3: options.s3.clone(),
-        }),
-        jobs_environment: options.environment.clone(),
-    });
-    let mut api_stop = stop.clone();
-    let stopped = async move {
-        engine::stopped(&mut api_stop).await;
-    };
-    let serving = api::serve_on(
-        api_listener,
-        options.api.clone(),
-        registry.clone(),
-        control,
-        stopped,
-    );
-    let candidate = Candidate::new(etcd.clone(), &options.prefix, me, options.lease);
-    let room = room(etcd.clone(), options.prefix.clone());
-    let leading = campaign(
-        options,
-        candidate,
-        etcd,
-        registry,
-        workers,
-        leads,
-        scheduler_listener,
-        stop,
-    );
-    tokio::select! {
-        served = serving => Ok(served?),
-        led = leading => led,
-        () = room => Ok(()),
-    }
+    .boxed()
 }
 
 /// Tells for as long as etcd refuses writes that it does, and when it takes them again; never ends.

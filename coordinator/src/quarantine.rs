@@ -12,6 +12,8 @@ use datafusion::arrow::datatypes::{UInt32Type, UInt64Type};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::privacy::{PrivacyError, Sealer};
 use millrace_pipeline::rows::{Fault, chunk_schema, messages_by_chunk};
 use millrace_pipeline::source::Stores;
@@ -116,25 +118,28 @@ pub async fn records(lake: &Lake, stop_after: usize) -> Result<Vec<Record>, Quar
 ///
 /// # Errors
 /// When the lake cannot be read.
-pub async fn records_of(
-    lake: &Lake,
-    state: &State,
+pub fn records_of<'a>(
+    lake: &'a Lake,
+    state: &'a State,
     stop_after: usize,
-) -> Result<Vec<Record>, QuarantineError> {
-    let redriven = state.redriven();
-    let mut records = Vec::new();
-    let manifests = crate::query::manifests_of(lake, state).await?;
-    for (manifest, object) in live::quarantine(&manifests) {
-        if redriven.contains(&object.key) {
-            continue;
+) -> BoxFuture<'a, Result<Vec<Record>, QuarantineError>> {
+    async move {
+        let redriven = state.redriven();
+        let mut records = Vec::new();
+        let manifests = crate::query::manifests_of(lake, state).await?;
+        for (manifest, object) in live::quarantine(&manifests) {
+            if redriven.contains(&object.key) {
+                continue;
+            }
+            if records.len() >= stop_after {
+                return Ok(records);
+            }
+            records.extend(read_file(lake, &manifest.batch, &object.key).await?);
         }
-        if records.len() >= stop_after {
-            return Ok(records);
-        }
-        records.extend(read_file(lake, &manifest.batch, &object.key).await?);
+        records.truncate(stop_after);
+        Ok(records)
     }
-    records.truncate(stop_after);
-    Ok(records)
+    .boxed()
 }
 
 /// The record of one row of a quarantine file, which `batch` wrote; none where there is no such row.
@@ -263,9 +268,12 @@ impl Runner {
     ///
     /// # Errors
     /// When quarantine cannot be read or opened, or a batch fails; what was committed stays.
-    pub async fn redrive(self, progress: &Progress) -> Result<Outcome, QuarantineError> {
-        let span = self.span();
-        self.redrive_all(progress).instrument(span).await
+    pub fn redrive<'a>(self, progress: &'a Progress) -> BoxFuture<'a, Result<Outcome, QuarantineError>> {
+        async move {
+            let span = self.span();
+            self.redrive_all(progress).instrument(span).await
+        }
+        .boxed()
     }
 
     async fn redrive_all(mut self, progress: &Progress) -> Result<Outcome, QuarantineError> {

@@ -13,6 +13,8 @@ use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::spec::marts::plan;
 use millrace_proto::manifest::{Manifest, WrittenObject};
 use url::Url;
@@ -101,45 +103,48 @@ pub async fn query(lake: &Lake, sql: &str, threads: usize) -> Result<Vec<RecordB
 ///
 /// # Errors
 /// When there are none, the lake is unreadable or the statement is wrong.
-pub async fn query_of(
-    lake: &Lake,
-    manifests: &[Manifest],
-    models: &[ModelObjects],
-    sql: &str,
+pub fn query_of<'a>(
+    lake: &'a Lake,
+    manifests: &'a [Manifest],
+    models: &'a [ModelObjects],
+    sql: &'a str,
     threads: usize,
-) -> Result<Vec<RecordBatch>, QueryError> {
-    let name = manifests
-        .first()
-        .map(|manifest| manifest.pipeline.clone())
-        .ok_or_else(|| QueryError::Empty {
-            url: lake.url.clone(),
-        })?;
-    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(threads));
-    let base = store_url(&lake.url)?;
-    context.register_object_store(&base, Arc::clone(&lake.store));
-    let key = |object: &WrittenObject| object.key.clone();
-    let data: Vec<String> = live::files(manifests)
-        .into_iter()
-        .map(|(_, file)| key(&file.object))
-        .collect();
-    let rejected = live::quarantine(manifests).into_iter();
-    let rejected: Vec<String> = rejected.map(|(_, object)| key(object)).collect();
-    if !data.is_empty() {
-        let events = table(&context, lake, &base, &data).await?;
-        context.register_table(name.as_str(), Arc::clone(&events) as _)?;
-        if name.as_str() != "events" {
-            context.register_table("events", events)?;
+) -> BoxFuture<'a, Result<Vec<RecordBatch>, QueryError>> {
+    async move {
+        let name = manifests
+            .first()
+            .map(|manifest| manifest.pipeline.clone())
+            .ok_or_else(|| QueryError::Empty {
+                url: lake.url.clone(),
+            })?;
+        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(threads));
+        let base = store_url(&lake.url)?;
+        context.register_object_store(&base, Arc::clone(&lake.store));
+        let key = |object: &WrittenObject| object.key.clone();
+        let data: Vec<String> = live::files(manifests)
+            .into_iter()
+            .map(|(_, file)| key(&file.object))
+            .collect();
+        let rejected = live::quarantine(manifests).into_iter();
+        let rejected: Vec<String> = rejected.map(|(_, object)| key(object)).collect();
+        if !data.is_empty() {
+            let events = table(&context, lake, &base, &data).await?;
+            context.register_table(name.as_str(), Arc::clone(&events) as _)?;
+            if name.as_str() != "events" {
+                context.register_table("events", events)?;
+            }
         }
+        if !rejected.is_empty() {
+            context.register_table("quarantine", table(&context, lake, &base, &rejected).await?)?;
+        }
+        plan::prepare(&context)?;
+        for model in models.iter().filter(|model| !model.keys.is_empty()) {
+            let objects = table(&context, lake, &base, &model.keys).await?;
+            plan::register(&context, &model.name, objects)?;
+        }
+        Ok(context.sql(sql).await?.collect().await?)
     }
-    if !rejected.is_empty() {
-        context.register_table("quarantine", table(&context, lake, &base, &rejected).await?)?;
-    }
-    plan::prepare(&context)?;
-    for model in models.iter().filter(|model| !model.keys.is_empty()) {
-        let objects = table(&context, lake, &base, &model.keys).await?;
-        plan::register(&context, &model.name, objects)?;
-    }
-    Ok(context.sql(sql).await?.collect().await?)
+    .boxed()
 }
 
 async fn table(

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use arrow_flight::flight_service_server::FlightServiceServer;
 use ballista_executor::flight_service::BallistaFlightService;
 use etcd_client::ConnectOptions;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::codec::{Environment, Workplace, WorkplaceOptions};
 use millrace_pipeline::source::S3Options;
 use millrace_pipeline::source::kafka::KafkaClients;
@@ -120,58 +122,61 @@ impl Worker {
     ///
     /// # Errors
     /// When the folder or the address cannot be used.
-    pub async fn start(config: WorkerConfig, access: Access) -> Result<Self, WorkerError> {
-        if config.coordinators.is_empty() && config.etcd.is_none() {
-            return Err(WorkerError::Nowhere { name: config.name });
+    pub fn start(config: WorkerConfig, access: Access) -> BoxFuture<'static, Result<Self, WorkerError>> {
+        async move {
+            if config.coordinators.is_empty() && config.etcd.is_none() {
+                return Err(WorkerError::Nowhere { name: config.name });
+            }
+            if access.tls.is_none() && !config.listen.ip().is_loopback() {
+                let listen = config.listen;
+                return Err(WorkerError::Open { listen });
+            }
+            let shuffle = config.work_dir.join("shuffle");
+            let disk = Disk::new(&config.name, shuffle.clone(), config.work_dir_bytes);
+            disk.empty().map_err(|source| WorkerError::WorkDir {
+                path: shuffle.display().to_string(),
+                source,
+            })?;
+            let listen = |source| WorkerError::Listen {
+                address: config.listen.to_string(),
+                source,
+            };
+            let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+            let local = listener.local_addr().map_err(listen)?;
+            let (host, port) = match config
+                .advertise
+                .as_ref()
+                .and_then(|address| address.rsplit_once(':'))
+            {
+                Some((host, port)) => (host.to_owned(), port.parse().unwrap_or(local.port())),
+                None => (local.ip().to_string(), local.port()),
+            };
+            let work_dir = shuffle.display().to_string();
+            let gauges = Arc::<WorkerMetrics>::default();
+            gauges.memory_bytes(config.memory_bytes);
+            let desk = Arc::new(ClaimDesk::new(gauges.claims()));
+            let served = serve_workers(listener, work_dir.clone(), Arc::clone(&desk), access.tls.as_ref());
+            let serving = tokio::spawn(served.map_err(WorkerError::Tls)?);
+            let place = Place {
+                host,
+                port,
+                slots: config.slot_count(),
+                work_dir,
+                tls: access.tls.clone(),
+                disk: Arc::new(disk),
+            };
+            Ok(Self {
+                config,
+                access,
+                place,
+                desk,
+                started: SystemTime::now(),
+                serving,
+                brokers: Arc::default(),
+                gauges,
+            })
         }
-        if access.tls.is_none() && !config.listen.ip().is_loopback() {
-            let listen = config.listen;
-            return Err(WorkerError::Open { listen });
-        }
-        let shuffle = config.work_dir.join("shuffle");
-        let disk = Disk::new(&config.name, shuffle.clone(), config.work_dir_bytes);
-        disk.empty().map_err(|source| WorkerError::WorkDir {
-            path: shuffle.display().to_string(),
-            source,
-        })?;
-        let listen = |source| WorkerError::Listen {
-            address: config.listen.to_string(),
-            source,
-        };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-        let local = listener.local_addr().map_err(listen)?;
-        let (host, port) = match config
-            .advertise
-            .as_ref()
-            .and_then(|address| address.rsplit_once(':'))
-        {
-            Some((host, port)) => (host.to_owned(), port.parse().unwrap_or(local.port())),
-            None => (local.ip().to_string(), local.port()),
-        };
-        let work_dir = shuffle.display().to_string();
-        let gauges = Arc::<WorkerMetrics>::default();
-        gauges.memory_bytes(config.memory_bytes);
-        let desk = Arc::new(ClaimDesk::new(gauges.claims()));
-        let served = serve_workers(listener, work_dir.clone(), Arc::clone(&desk), access.tls.as_ref());
-        let serving = tokio::spawn(served.map_err(WorkerError::Tls)?);
-        let place = Place {
-            host,
-            port,
-            slots: config.slot_count(),
-            work_dir,
-            tls: access.tls.clone(),
-            disk: Arc::new(disk),
-        };
-        Ok(Self {
-            config,
-            access,
-            place,
-            desk,
-            started: SystemTime::now(),
-            serving,
-            brokers: Arc::default(),
-            gauges,
-        })
+        .boxed()
     }
 
     /// What this worker counts, for its metrics.
@@ -184,7 +189,8 @@ impl Worker {
     ///
     /// # Errors
     /// When the leader refuses this worker for good.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), WorkerError> {
+    pub fn run(self, mut stop: watch::Receiver<bool>) -> BoxFuture<'static, Result<(), WorkerError>> {
+        async move {
         let mut leaders = Leaders::new(&self.config, &self.access);
         let mut following: Option<Following> = None;
         let (mut is_silent, mut is_unheard) = (false, false);
@@ -255,6 +261,7 @@ impl Worker {
             tracing::warn!(%error, "reports stay behind");
         }
         Ok(())
+    }.boxed()
     }
 
     /// Says that it drains, so that it is given no more tasks, until its tasks have ended and nobody needs what they

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::manifest::Manifest;
 
@@ -35,33 +37,36 @@ pub struct Compacted {
 ///
 /// # Errors
 /// When the lake or its ledger fail, or an interrupted run is to be finished first. What was committed stays.
-pub async fn compact(
+pub fn compact(
     pipeline: Arc<Pipeline>,
     lake: Lake,
     memory_bytes: usize,
     hook: Hook,
-) -> Result<Compacted, RunError> {
-    let mut batches = Batches::of_lake(pipeline, lake, hook).await?;
-    let mut done = Compacted::default();
-    for (id, batch) in batches.open() {
-        if !batch.is_upkeep() {
-            return Err(RunError::Interrupted { batch: id });
+) -> BoxFuture<'static, Result<Compacted, RunError>> {
+    async move {
+        let mut batches = Batches::of_lake(pipeline, lake, hook).await?;
+        let mut done = Compacted::default();
+        for (id, batch) in batches.open() {
+            if !batch.is_upkeep() {
+                return Err(RunError::Interrupted { batch: id });
+            }
+            if let Some(manifest) = settle(&mut batches, &id, memory_bytes).await?
+                && batch.is_compaction()
+            {
+                done.add(&manifest);
+            }
         }
-        if let Some(manifest) = settle(&mut batches, &id, memory_bytes).await?
-            && batch.is_compaction()
-        {
+        while let Some(manifest) = step(&mut batches, memory_bytes).await? {
             done.add(&manifest);
         }
+        done.deleted = sweep(&mut batches).await?;
+        let hours = batches.ledger.state().event_time.hours.values();
+        let open = hours.filter(|record| !record.state.is_complete());
+        done.open_hours = open.count() as u64;
+        (batches.hook)(Moment::Finished);
+        Ok(done)
     }
-    while let Some(manifest) = step(&mut batches, memory_bytes).await? {
-        done.add(&manifest);
-    }
-    done.deleted = sweep(&mut batches).await?;
-    let hours = batches.ledger.state().event_time.hours.values();
-    let open = hours.filter(|record| !record.state.is_complete());
-    done.open_hours = open.count() as u64;
-    (batches.hook)(Moment::Finished);
-    Ok(done)
+    .boxed()
 }
 
 impl Compacted {

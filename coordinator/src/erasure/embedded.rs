@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::privacy::Subject;
 use millrace_pipeline::spec::model::Pipeline;
 
@@ -16,26 +18,32 @@ use crate::retention::open;
 ///
 /// # Errors
 /// As [`look`].
-pub async fn look_embedded(
-    pipeline: &Pipeline,
-    lake: &Lake,
-    subject: &Subject,
-) -> Result<Outcome, ErasureError> {
-    let ledger = EmbeddedLedger::read(lake).await?;
-    look(pipeline, lake, ledger.state(), subject).await
+pub fn look_embedded<'a>(
+    pipeline: &'a Pipeline,
+    lake: &'a Lake,
+    subject: &'a Subject,
+) -> BoxFuture<'a, Result<Outcome, ErasureError>> {
+    async move {
+        let ledger = EmbeddedLedger::read(lake).await?;
+        look(pipeline, lake, ledger.state(), subject).await
+    }
+    .boxed()
 }
 
 /// Finds a person and erases them.
 ///
 /// # Errors
 /// As [`erase`], or when an interrupted run is to be finished first.
-pub async fn erase_embedded(
+pub fn erase_embedded<'a>(
     pipeline: Arc<Pipeline>,
     lake: Lake,
-    subject: &Subject,
-    by: &str,
+    subject: &'a Subject,
+    by: &'a str,
     hook: Hook,
-) -> Result<Outcome, ErasureError> {
-    let mut batches = open(pipeline, lake, hook).await?;
-    erase(&mut batches, subject, by).await
+) -> BoxFuture<'a, Result<Outcome, ErasureError>> {
+    async move {
+        let mut batches = open(pipeline, lake, hook).await?;
+        erase(&mut batches, subject, by).await
+    }
+    .boxed()
 }

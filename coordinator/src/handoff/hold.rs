@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_proto::ids::BatchId;
 use millrace_proto::keys;
 use serde::{Deserialize, Serialize};
@@ -63,50 +65,55 @@ impl Decision {
 ///
 /// # Errors
 /// When the batch is not held, was decided upon otherwise, or the lake fails.
-pub async fn decide(
-    lake: &Lake,
-    state: &State,
-    batch: &BatchId,
-    decision: &Decision,
-) -> Result<Decision, HandoffError> {
-    let undecidable = |problem: &str| HandoffError::Undecidable {
-        batch: batch.clone(),
-        problem: problem.to_owned(),
-    };
-    match state.committed().find(|(id, _)| *id == batch) {
-        None => {
-            return Err(undecidable(
-                "is not committed; `millrace handoff status` lists the held ones",
-            ));
-        }
-        Some((_, found)) if !found.held => return Err(undecidable("is not held: it is loaded in its turn")),
-        Some(_) => {}
-    }
-    if decision.reason.trim().is_empty() {
-        return Err(undecidable("needs a reason: it is kept with the decision"));
-    }
-    let key = keys::hold(batch);
-    let bytes = serde_json::to_vec_pretty(decision).map_err(|source| HandoffError::Decision {
-        key: key.clone(),
-        source,
-    })?;
-    match lake.create(&key, Bytes::from(bytes)).await {
-        Ok(()) => Ok(decision.clone()),
-        Err(LakeError::Exists { .. }) => {
-            let first = read(lake, &key).await?;
-            if first.agrees(decision) {
-                return Ok(first);
+pub fn decide<'a>(
+    lake: &'a Lake,
+    state: &'a State,
+    batch: &'a BatchId,
+    decision: &'a Decision,
+) -> BoxFuture<'a, Result<Decision, HandoffError>> {
+    async move {
+        let undecidable = |problem: &str| HandoffError::Undecidable {
+            batch: batch.clone(),
+            problem: problem.to_owned(),
+        };
+        match state.committed().find(|(id, _)| *id == batch) {
+            None => {
+                return Err(undecidable(
+                    "is not committed; `millrace handoff status` lists the held ones",
+                ));
             }
-            Err(undecidable(&format!(
-                "was {} by {} at {}: {}",
-                first.verdict.name(),
-                first.by,
-                first.at.to_rfc3339(),
-                first.reason
-            )))
+            Some((_, found)) if !found.held => {
+                return Err(undecidable("is not held: it is loaded in its turn"));
+            }
+            Some(_) => {}
         }
-        Err(error) => Err(error.into()),
+        if decision.reason.trim().is_empty() {
+            return Err(undecidable("needs a reason: it is kept with the decision"));
+        }
+        let key = keys::hold(batch);
+        let bytes = serde_json::to_vec_pretty(decision).map_err(|source| HandoffError::Decision {
+            key: key.clone(),
+            source,
+        })?;
+        match lake.create(&key, Bytes::from(bytes)).await {
+            Ok(()) => Ok(decision.clone()),
+            Err(LakeError::Exists { .. }) => {
+                let first = read(lake, &key).await?;
+                if first.agrees(decision) {
+                    return Ok(first);
+                }
+                Err(undecidable(&format!(
+                    "was {} by {} at {}: {}",
+                    first.verdict.name(),
+                    first.by,
+                    first.at.to_rfc3339(),
+                    first.reason
+                )))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
+    .boxed()
 }
 
 /// All decisions of a lake.

@@ -48,6 +48,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::spec::model::{HandoffUnit, Pipeline};
 use millrace_proto::ids::{BatchId, JobId};
 
@@ -151,8 +153,8 @@ impl Handoff {
     /// # Errors
     /// The first thing that went wrong. What was loaded before stays; the next round begins with a new connection and
     /// the load ledger's word.
-    pub async fn round(&mut self, state: &State) -> Result<Round, HandoffError> {
-        self.round_of(state, &BTreeSet::new()).await
+    pub fn round<'a>(&'a mut self, state: &'a State) -> BoxFuture<'a, Result<Round, HandoffError>> {
+        async move { self.round_of(state, &BTreeSet::new()).await }.boxed()
     }
 
     async fn round_of(&mut self, state: &State, open: &BTreeSet<JobId>) -> Result<Round, HandoffError> {
@@ -240,7 +242,12 @@ impl Handoff {
     ///
     /// # Errors
     /// The last round's.
-    pub async fn settle(&mut self, state: &State, patience: Duration) -> Result<Round, HandoffError> {
+    pub fn settle<'a>(
+        &'a mut self,
+        state: &'a State,
+        patience: Duration,
+    ) -> BoxFuture<'a, Result<Round, HandoffError>> {
+        async move {
         let (began, mut pause) = (Instant::now(), PAUSE);
         let mut done = Round::default();
         loop {
@@ -261,6 +268,7 @@ impl Handoff {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }.boxed()
     }
 }
 
@@ -268,30 +276,36 @@ impl Handoff {
 ///
 /// # Errors
 /// When the warehouse or the lake cannot be read.
-pub async fn standings(
-    pipeline: &Pipeline,
-    lake: &Lake,
-    known: &Known,
-) -> Result<Vec<Candidate>, HandoffError> {
-    let loaded = catalogue::look(pipeline, lake).await?;
-    candidates(
-        &known.state,
-        &loaded,
-        &decisions(lake, &known.state).await?,
-        &known.open,
-    )
+pub fn standings<'a>(
+    pipeline: &'a Pipeline,
+    lake: &'a Lake,
+    known: &'a Known,
+) -> BoxFuture<'a, Result<Vec<Candidate>, HandoffError>> {
+    async move {
+        let loaded = catalogue::look(pipeline, lake).await?;
+        candidates(
+            &known.state,
+            &loaded,
+            &decisions(lake, &known.state).await?,
+            &known.open,
+        )
+    }
+    .boxed()
 }
 
 /// The batches that a breach held back, decided upon or not. The warehouse is not asked: what was released counts as waiting.
 ///
 /// # Errors
 /// When the lake cannot be read.
-pub async fn held(lake: &Lake, known: &Known) -> Result<Vec<Candidate>, HandoffError> {
-    let decisions = decisions(lake, &known.state).await?;
-    let mut all = candidates(&known.state, &Loaded::new(), &decisions, &known.open)?;
-    let is_held = |batch: &BatchId| known.state.batches.get(batch).is_some_and(|batch| batch.held);
-    all.retain(|candidate| is_held(&candidate.batch));
-    Ok(all)
+pub fn held<'a>(lake: &'a Lake, known: &'a Known) -> BoxFuture<'a, Result<Vec<Candidate>, HandoffError>> {
+    async move {
+        let decisions = decisions(lake, &known.state).await?;
+        let mut all = candidates(&known.state, &Loaded::new(), &decisions, &known.open)?;
+        let is_held = |batch: &BatchId| known.state.batches.get(batch).is_some_and(|batch| batch.held);
+        all.retain(|candidate| is_held(&candidate.batch));
+        Ok(all)
+    }
+    .boxed()
 }
 
 /// The next batches with their manifests: of one job, where jobs are handed off as wholes.

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::catalog::encodings::{Distinct, Figures, Statistics};
 use millrace_proto::manifest::DataFile;
 use parquet::arrow::async_reader::AsyncFileReader;
@@ -33,19 +35,22 @@ const FILES_MAX: usize = 32;
 const VALUES_MAX: u64 = 1_024;
 
 /// Looks at the largest files of the newest batches.
-pub async fn look(lake: &Lake, state: &State) -> Statistics {
-    let mut seen = Seen::default();
-    for file in largest(lake, state).await {
-        if seen.rows >= ROWS {
-            break;
+pub fn look<'a>(lake: &'a Lake, state: &'a State) -> BoxFuture<'a, Statistics> {
+    async move {
+        let mut seen = Seen::default();
+        for file in largest(lake, state).await {
+            if seen.rows >= ROWS {
+                break;
+            }
+            match look_at(lake, &file).await {
+                Ok(columns) => seen.add(&file, columns),
+                // A compaction or a retention may have taken it.
+                Err(error) => tracing::debug!(file = file.object.key, %error, "a file is not looked at"),
+            }
         }
-        match look_at(lake, &file).await {
-            Ok(columns) => seen.add(&file, columns),
-            // A compaction or a retention may have taken it.
-            Err(error) => tracing::debug!(file = file.object.key, %error, "a file is not looked at"),
-        }
+        seen.statistics()
     }
-    seen.statistics()
+    .boxed()
 }
 
 async fn largest(lake: &Lake, state: &State) -> Vec<DataFile> {

@@ -38,37 +38,40 @@ impl EmbeddedLedger {
     ///
     /// # Errors
     /// When the store fails or the sequence is damaged.
-    pub async fn read(lake: &Lake) -> Result<Self, LedgerError> {
-        let head = Self::head(lake).await?; // before the listing: it must never be ahead of it
-        let listed = lake.list("ledger").await?.into_iter().map(|(key, _)| key);
-        let keys: Vec<String> = listed.filter(|key| *key != keys::ledger_head()).collect();
-        if keys.contains(&keys::ledger_owner()) {
-            let url = lake.url.clone();
-            return Err(LedgerError::Cluster { url });
-        }
-        for (place, key) in keys.iter().enumerate() {
-            let expected = keys::ledger(place as u64);
-            if *key != expected {
-                return Err(LedgerError::Sequence {
-                    key: key.clone(),
-                    expected,
-                });
+    pub fn read<'a>(lake: &'a Lake) -> BoxFuture<'a, Result<Self, LedgerError>> {
+        async move {
+            let head = Self::head(lake).await?; // before the listing: it must never be ahead of it
+            let listed = lake.list("ledger").await?.into_iter().map(|(key, _)| key);
+            let keys: Vec<String> = listed.filter(|key| *key != keys::ledger_head()).collect();
+            if keys.contains(&keys::ledger_owner()) {
+                let url = lake.url.clone();
+                return Err(LedgerError::Cluster { url });
             }
+            for (place, key) in keys.iter().enumerate() {
+                let expected = keys::ledger(place as u64);
+                if *key != expected {
+                    return Err(LedgerError::Sequence {
+                        key: key.clone(),
+                        expected,
+                    });
+                }
+            }
+            let objects: Vec<(String, Bytes)> = futures::stream::iter(keys)
+                .map(|key| async move { lake.get(&key).await.map(|bytes| (key, bytes)) })
+                .buffered(OPEN_READS)
+                .try_collect()
+                .await?;
+            let Chain { entries, last } = chain::follow(&objects, head.as_ref())?;
+            Ok(Self {
+                lake: lake.clone(),
+                state: entries.iter().fold(State::default(), State::next),
+                objects: objects.len() as u64,
+                last,
+                head_place: head.map(|head| head.place),
+                writer: uuid::Uuid::new_v4().simple().to_string(),
+            })
         }
-        let objects: Vec<(String, Bytes)> = futures::stream::iter(keys)
-            .map(|key| async move { lake.get(&key).await.map(|bytes| (key, bytes)) })
-            .buffered(OPEN_READS)
-            .try_collect()
-            .await?;
-        let Chain { entries, last } = chain::follow(&objects, head.as_ref())?;
-        Ok(Self {
-            lake: lake.clone(),
-            state: entries.iter().fold(State::default(), State::next),
-            objects: objects.len() as u64,
-            last,
-            head_place: head.map(|head| head.place),
-            writer: uuid::Uuid::new_v4().simple().to_string(),
-        })
+        .boxed()
     }
 
     async fn head(lake: &Lake) -> Result<Option<Head>, LedgerError> {
@@ -87,31 +90,34 @@ impl EmbeddedLedger {
     ///
     /// # Errors
     /// When the lake is another pipeline's, the store fails or the sequence is damaged.
-    pub async fn open(lake: &Lake, pipeline: &PipelineName) -> Result<Self, LedgerError> {
-        loop {
-            let mut ledger = Self::read(lake).await?;
-            if let Some(owner) = &ledger.state.pipeline
-                && owner != pipeline
-            {
-                let (owner, ours) = (owner.clone(), pipeline.clone());
-                return Err(LedgerError::Foreign {
-                    url: lake.url.clone(),
-                    owner,
-                    ours,
-                });
-            }
-            match ledger
-                .put(vec![Entry::Opened {
-                    pipeline: pipeline.clone(),
-                    epoch: None,
-                }])
-                .await
-            {
-                Ok(()) => return Ok(ledger),
-                Err(LedgerError::Fenced { .. }) => {} // someone was faster: read again, then take over
-                Err(error) => return Err(error),
+    pub fn open<'a>(lake: &'a Lake, pipeline: &'a PipelineName) -> BoxFuture<'a, Result<Self, LedgerError>> {
+        async move {
+            loop {
+                let mut ledger = Self::read(lake).await?;
+                if let Some(owner) = &ledger.state.pipeline
+                    && owner != pipeline
+                {
+                    let (owner, ours) = (owner.clone(), pipeline.clone());
+                    return Err(LedgerError::Foreign {
+                        url: lake.url.clone(),
+                        owner,
+                        ours,
+                    });
+                }
+                match ledger
+                    .put(vec![Entry::Opened {
+                        pipeline: pipeline.clone(),
+                        epoch: None,
+                    }])
+                    .await
+                {
+                    Ok(()) => return Ok(ledger),
+                    Err(LedgerError::Fenced { .. }) => {} // someone was faster: read again, then take over
+                    Err(error) => return Err(error),
+                }
             }
         }
+        .boxed()
     }
 
     async fn put(&mut self, entries: Vec<Entry>) -> Result<(), LedgerError> {

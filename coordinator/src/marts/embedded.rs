@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::spec::marts::Mart;
 use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::ids::JobId;
@@ -59,53 +61,57 @@ pub struct Failed {
 ///
 /// # Errors
 /// When the ledger fails. What was committed stays.
-pub async fn run(
+pub fn run<'a>(
     pipeline: Arc<Pipeline>,
     lake: Lake,
-    asked: &Asked,
+    asked: &'a Asked,
     limits: Limits,
     hook: Hook,
-) -> Result<Done, RunError> {
-    let marts = pipeline.marts.clone();
-    let mut batches = Batches::of_lake(pipeline, lake, hook).await?;
-    let mut done = Done::default();
-    let job = JobId::try_from(format!("backfill-{}", uuid::Uuid::new_v4().simple()))?;
-    loop {
-        let is_new = |mart: &Mart, period: &Period| asked.is_asked(mart) && !done.has_failed(mart, period);
-        let ran = match asked.again {
-            None => step(&mut batches, &marts, limits, &is_new).await,
-            Some((from, to)) => {
-                let within = |mart: &Mart, period: &Period| {
-                    is_new(mart, period) && period.from_hour < to && from < period.end_hour()
-                };
-                backfill(&mut batches, &marts, &job, limits, &within).await
+) -> BoxFuture<'a, Result<Done, RunError>> {
+    async move {
+        let marts = pipeline.marts.clone();
+        let mut batches = Batches::of_lake(pipeline, lake, hook).await?;
+        let mut done = Done::default();
+        let job = JobId::try_from(format!("backfill-{}", uuid::Uuid::new_v4().simple()))?;
+        loop {
+            let is_new =
+                |mart: &Mart, period: &Period| asked.is_asked(mart) && !done.has_failed(mart, period);
+            let ran = match asked.again {
+                None => step(&mut batches, &marts, limits, &is_new).await,
+                Some((from, to)) => {
+                    let within = |mart: &Mart, period: &Period| {
+                        is_new(mart, period) && period.from_hour < to && from < period.end_hour()
+                    };
+                    backfill(&mut batches, &marts, &job, limits, &within).await
+                }
+            };
+            match ran {
+                Ok(Some(run)) => done.runs.push(run),
+                Ok(None) => break,
+                Err(RunError::Mart { mart, period, source }) => {
+                    let error = chain(&*source);
+                    tracing::warn!(
+                        model = mart,
+                        period,
+                        error,
+                        "a model's period could not be computed"
+                    );
+                    done.failed.push(Failed { mart, period, error });
+                }
+                Err(error) => return Err(error),
             }
-        };
-        match ran {
-            Ok(Some(run)) => done.runs.push(run),
-            Ok(None) => break,
-            Err(RunError::Mart { mart, period, source }) => {
-                let error = chain(&*source);
-                tracing::warn!(
-                    model = mart,
-                    period,
-                    error,
-                    "a model's period could not be computed"
-                );
-                done.failed.push(Failed { mart, period, error });
-            }
-            Err(error) => return Err(error),
         }
+        let lateness = batches.pipeline.partition.lateness_seconds;
+        let periods = due::periods(batches.ledger.state(), &marts, lateness);
+        done.waiting = periods
+            .iter()
+            .filter(|period| period.standing == Standing::Waiting)
+            .count() as u64;
+        done.deleted = sweep(&batches).await?;
+        (batches.hook)(Moment::Finished);
+        Ok(done)
     }
-    let lateness = batches.pipeline.partition.lateness_seconds;
-    let periods = due::periods(batches.ledger.state(), &marts, lateness);
-    done.waiting = periods
-        .iter()
-        .filter(|period| period.standing == Standing::Waiting)
-        .count() as u64;
-    done.deleted = sweep(&batches).await?;
-    (batches.hook)(Moment::Finished);
-    Ok(done)
+    .boxed()
 }
 
 impl Done {

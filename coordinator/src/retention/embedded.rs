@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::spec::model::Pipeline;
 
 use super::hold::{self, Asked};
@@ -20,54 +22,66 @@ const MEMORY_BYTES: usize = 256 << 20;
 ///
 /// # Errors
 /// As [`plan_of`].
-pub async fn plan(pipeline: &Pipeline, lake: &Lake) -> Result<Outcome, RetentionError> {
-    let ledger = EmbeddedLedger::read(lake).await.map_err(RunError::from)?;
-    plan_of(pipeline, lake, ledger.state()).await
+pub fn plan<'a>(pipeline: &'a Pipeline, lake: &'a Lake) -> BoxFuture<'a, Result<Outcome, RetentionError>> {
+    async move {
+        let ledger = EmbeddedLedger::read(lake).await.map_err(RunError::from)?;
+        plan_of(pipeline, lake, ledger.state()).await
+    }
+    .boxed()
 }
 
 /// Takes away what is too old at a time, which is now but for tests.
 ///
 /// # Errors
 /// As [`expire`], or when an interrupted run is to be finished first.
-pub async fn apply(
+pub fn apply<'a>(
     pipeline: Arc<Pipeline>,
     lake: Lake,
-    by: &str,
+    by: &'a str,
     at_us: i64,
     hook: Hook,
-) -> Result<Outcome, RetentionError> {
-    let mut batches = open(pipeline, lake, hook).await?;
-    let outcome = expire(&mut batches, by, at_us).await?;
-    (batches.hook)(Moment::Finished);
-    Ok(outcome)
+) -> BoxFuture<'a, Result<Outcome, RetentionError>> {
+    async move {
+        let mut batches = open(pipeline, lake, hook).await?;
+        let outcome = expire(&mut batches, by, at_us).await?;
+        (batches.hook)(Moment::Finished);
+        Ok(outcome)
+    }
+    .boxed()
 }
 
 /// Places a legal hold.
 ///
 /// # Errors
 /// As [`hold::place`].
-pub async fn place_hold(
+pub fn place_hold(
     pipeline: Arc<Pipeline>,
     lake: Lake,
     asked: Asked,
-) -> Result<LegalHold, RetentionError> {
-    let mut batches = open(pipeline, lake, Arc::new(|_| {})).await?;
-    hold::place(&mut batches, asked).await
+) -> BoxFuture<'static, Result<LegalHold, RetentionError>> {
+    async move {
+        let mut batches = open(pipeline, lake, Arc::new(|_| {})).await?;
+        hold::place(&mut batches, asked).await
+    }
+    .boxed()
 }
 
 /// Releases a legal hold.
 ///
 /// # Errors
 /// As [`hold::release`].
-pub async fn release_hold(
+pub fn release_hold<'a>(
     pipeline: Arc<Pipeline>,
     lake: Lake,
-    id: &str,
-    by: &str,
-    reason: &str,
-) -> Result<LegalHold, RetentionError> {
-    let mut batches = open(pipeline, lake, Arc::new(|_| {})).await?;
-    hold::release(&mut batches, id, by, reason).await
+    id: &'a str,
+    by: &'a str,
+    reason: &'a str,
+) -> BoxFuture<'a, Result<LegalHold, RetentionError>> {
+    async move {
+        let mut batches = open(pipeline, lake, Arc::new(|_| {})).await?;
+        hold::release(&mut batches, id, by, reason).await
+    }
+    .boxed()
 }
 
 /// Takes the ledger over, and finishes upkeep that was interrupted.

@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::catalog::ddl::TableColumn;
 use millrace_pipeline::catalog::identifier::{literal, qualified};
 use millrace_pipeline::catalog::mart_ddl;
@@ -271,12 +273,13 @@ async fn make_in_postgres(connection: &Connection, mart: &Mart, table: &str) -> 
 ///
 /// # Errors
 /// The last round's.
-pub async fn settle(
-    pipeline: &Pipeline,
-    lake: &Lake,
-    state: &State,
-    hook: &Hook,
-) -> Result<u64, HandoffError> {
+pub fn settle<'a>(
+    pipeline: &'a Pipeline,
+    lake: &'a Lake,
+    state: &'a State,
+    hook: &'a Hook,
+) -> BoxFuture<'a, Result<u64, HandoffError>> {
+    async move {
     let (began, mut pause) = (Instant::now(), PAUSE);
     loop {
         match round(pipeline, lake, state, hook).await {
@@ -289,6 +292,7 @@ pub async fn settle(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
+}.boxed()
 }
 
 /// Loads what is computed, and what will be, until it is dropped.

@@ -15,6 +15,8 @@ mod postgres;
 mod redshift;
 mod tuning;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millrace_pipeline::catalog::ddl::{self, TableColumn};
 use millrace_pipeline::catalog::identifier::{identifier, qualified};
 use millrace_pipeline::spec::model::{Pipeline, Warehouse};
@@ -105,40 +107,47 @@ impl Finding {
 ///
 /// # Errors
 /// When the pipeline has none, or it or the lake cannot be read.
-pub async fn report(pipeline: &Pipeline, lake: &Lake, known: &Known) -> Result<Report, HandoffError> {
-    let mut report = Report {
-        table: ddl::table(pipeline).to_owned(),
-        ..Report::default()
-    };
-    match &pipeline.warehouse {
-        Some(Warehouse::Postgres { dsn, .. }) => {
-            report.warehouse = "postgres";
-            let connection = Connection::open(dsn).await?;
-            let wanted = ddl::postgres_columns(pipeline);
-            if columns(&connection, &wanted, &mut report).await? {
-                postgres::look(&connection, pipeline, &mut report).await?;
+pub fn report<'a>(
+    pipeline: &'a Pipeline,
+    lake: &'a Lake,
+    known: &'a Known,
+) -> BoxFuture<'a, Result<Report, HandoffError>> {
+    async move {
+        let mut report = Report {
+            table: ddl::table(pipeline).to_owned(),
+            ..Report::default()
+        };
+        match &pipeline.warehouse {
+            Some(Warehouse::Postgres { dsn, .. }) => {
+                report.warehouse = "postgres";
+                let connection = Connection::open(dsn).await?;
+                let wanted = ddl::postgres_columns(pipeline);
+                if columns(&connection, &wanted, &mut report).await? {
+                    postgres::look(&connection, pipeline, &mut report).await?;
+                }
+            }
+            Some(Warehouse::Redshift { access, .. }) => {
+                report.warehouse = "redshift";
+                let way = Way::open(access, lake, &Remembered::default()).await?;
+                let wanted = ddl::redshift_columns(pipeline);
+                if columns(&way, &wanted, &mut report).await? {
+                    let stored = statistics::look(lake, &known.state).await;
+                    redshift::look(&way, pipeline, &stored, &mut report).await?;
+                }
+            }
+            None => return Err(HandoffError::Dsn),
+        }
+        for candidate in standings(pipeline, lake, known).await? {
+            match candidate.standing {
+                Standing::Waiting => report.waiting += 1,
+                Standing::Unfinished => report.unfinished += 1,
+                Standing::Held => report.held += 1,
+                Standing::Loaded | Standing::Discarded => {}
             }
         }
-        Some(Warehouse::Redshift { access, .. }) => {
-            report.warehouse = "redshift";
-            let way = Way::open(access, lake, &Remembered::default()).await?;
-            let wanted = ddl::redshift_columns(pipeline);
-            if columns(&way, &wanted, &mut report).await? {
-                let stored = statistics::look(lake, &known.state).await;
-                redshift::look(&way, pipeline, &stored, &mut report).await?;
-            }
-        }
-        None => return Err(HandoffError::Dsn),
+        Ok(report)
     }
-    for candidate in standings(pipeline, lake, known).await? {
-        match candidate.standing {
-            Standing::Waiting => report.waiting += 1,
-            Standing::Unfinished => report.unfinished += 1,
-            Standing::Held => report.held += 1,
-            Standing::Loaded | Standing::Discarded => {}
-        }
-    }
-    Ok(report)
+    .boxed()
 }
 
 /// Compares columns; whether there is a table.
