@@ -12,8 +12,7 @@ import sys
 
 import duckdb
 
-ORACLES = {
-    "sessions": """
+SESSIONS = """
 WITH e AS (
   SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY event_time, event_id) AS n FROM lake
   WHERE user_id IS NOT NULL AND event_time >= $start - INTERVAL 12 HOUR AND event_time < $end),
@@ -25,7 +24,14 @@ SELECT user_id, min(event_time), max(event_time), count(*), count(DISTINCT chann
   count(*) FILTER (event_type = 'view'), count(*) FILTER (event_type = 'purchase'),
   coalesce(sum(round(price * quantity, 2)::DECIMAL(12, 2)) FILTER (event_type = 'purchase'), 0)
 FROM s GROUP BY user_id, session
-HAVING max(event_time) >= $start - INTERVAL 30 MINUTE AND max(event_time) < $end - INTERVAL 30 MINUTE""",
+HAVING max(event_time) >= $start - INTERVAL 30 MINUTE AND max(event_time) < $end - INTERVAL 30 MINUTE"""
+
+ORACLES = {
+    "sessions": SESSIONS,
+    "hourly_sessions": f"""
+SELECT time_bucket(INTERVAL 1 HOUR, ended), count(*), sum(events), sum(epoch_ms(ended) // 1000 - epoch_ms(started) // 1000), sum(orders),
+  count(*) FILTER (orders > 0), sum(revenue)
+FROM ({SESSIONS}) AS s (user_id, started, ended, events, channels, views, orders, revenue) GROUP BY 1""",
     "daily_funnel": """
 WITH e AS (SELECT channel, user_id, event_time AS t, event_type FROM lake
   WHERE user_id IS NOT NULL AND event_time >= $start AND event_time < $end),

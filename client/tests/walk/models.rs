@@ -104,10 +104,11 @@ fn the_examples_are_duckdbs_and_late_events_bring_just_their_periods_back() {
         (
             days("daily_funnel"),
             days("sessions"),
+            days("hourly_sessions"),
             days("campaign_attribution")
         ),
-        (1, 2, 2),
-        "what looks back has a day after the last one"
+        (1, 2, 2, 2),
+        "what looks back has a day after the last one, and so has what reads it"
     );
     for model in ["sessions", "models.sessions", "models.revenue_by_segment"] {
         let name = model.rsplit('.').next().unwrap();
@@ -130,6 +131,7 @@ fn the_examples_are_duckdbs_and_late_events_bring_just_their_periods_back() {
         "campaign_attribution 2026-01-02",
         "daily_funnel 2026-01-01",
         "daily_revenue 2026-01-01",
+        "hourly_sessions 2026-01-01",
         "revenue_by_segment 2026-01-01T05",
         "sessions 2026-01-01",
     ];
