@@ -107,7 +107,7 @@ class Day:
             "models": models,
             "warehouse_bytes": self.warehouse.bytes(), "disk_bytes_most": self.disk_most,
             "verified": {key: verdict[key] for key in ("batches", "objects", "bytes", "keys")}, "faults": verdict["faults"],
-            "cluster_cpu_seconds": round(self.services.cpu(), 1),
+            "cluster_cpu_seconds": round(self.services.cpu(), 1), "memory_peak_bytes": self.services.memory_peak(),
             "hours": hours,
         }
 
@@ -234,7 +234,8 @@ def report(results):
         f"The slowest hour took {results['slowest_hour_seconds']:,.1f} s from the job to its last row. {results['good_events']:,} good events were sent, "
         f"the table has {results['rows']:,} rows with {results['distinct']:,} ids; `verify` read {results['verified']['objects']:,} objects "
         f"({results['verified']['bytes'] / 1e9:.1f} GB) and found {len(results['faults'])} faults. Up to {results['disk_bytes_most'] / 1e9:.0f} GB of disk, "
-        f"{results['warehouse_bytes'] / 1e9:.1f} GB of it PostgreSQL's tables; {results['cluster_cpu_seconds']:,.0f} s of the cluster's CPU.",
+        f"{results['warehouse_bytes'] / 1e9:.1f} GB of it PostgreSQL's tables; {results['cluster_cpu_seconds']:,.0f} s of the cluster's CPU; "
+        f"no process of it had more than {results['memory_peak_bytes'] / 2**20:,.0f} MiB of memory.",
     ]
     return "\n".join(lines) + "\n"
 

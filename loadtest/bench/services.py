@@ -10,6 +10,7 @@ Needs MILLRACE_BIN and LOADTEST_BIN.
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -125,6 +126,11 @@ class Services:
     def cpu(self):
         """CPU seconds of our processes, and of nobody else's: by their clocks, since /proc counts whole ticks for whoever wakes at one."""
         return sum(time.clock_gettime(~process.pid << 3 | 2) for process in self.processes)
+
+    def memory_peak(self):
+        """Most bytes that one of our processes had in memory."""
+        peaks = [re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text()) for process in self.processes]
+        return max(int(peak.group(1)) for peak in peaks) * 1024
 
     def curl(self, *arguments):
         subprocess.run(["curl", "-fsS", "-o", "/dev/null", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user",

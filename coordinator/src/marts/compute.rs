@@ -1,7 +1,8 @@
 //! One period: its query over the files of its window, the rows into one object.
 //!
 //! In: the ledger's state, a mart, a period. Out: an object that nothing names yet. The query runs with bounded memory, sorts and
-//! joins beyond it go to disk; rows are written as they come. What it says when it fails holds no value of a row.
+//! joins beyond it go to disk; rows are written as they come. Threads share the memory: where a thread's part is too small even
+//! to go to disk, the query is run again by one. What it says when it fails holds no value of a row.
 
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ pub enum MartError {
     Lake(#[from] LakeError),
     /// A store failed under the query.
     #[error("the lake could not be read")]
-    Store(#[source] object_store::Error),
+    Store(#[source] Box<DataFusionError>),
     /// The query wants more than it may have.
     #[error(
         "the query needs more than {mib} MiB of memory and cannot go on from disk; give it more, or let it hold less"
@@ -89,6 +90,27 @@ pub(super) struct Source<'a> {
 
 /// Computes a period into an object of this key.
 pub(super) async fn compute(
+    source: &Source<'_>,
+    mart: &Mart,
+    period: &Period,
+    key: &str,
+    limits: Limits,
+) -> Result<WrittenObject, MartError> {
+    let computed = compute_within(source, mart, period, key, limits).await;
+    if limits.threads > 1 && matches!(computed, Err(MartError::Memory { .. })) {
+        tracing::info!(
+            model = mart.name,
+            mib = limits.memory_bytes >> 20,
+            threads = limits.threads,
+            "the query does not fit into its memory by so many threads: it is run by one"
+        );
+        let alone = Limits { threads: 1, ..limits };
+        return compute_within(source, mart, period, key, alone).await;
+    }
+    computed
+}
+
+async fn compute_within(
     source: &Source<'_>,
     mart: &Mart,
     period: &Period,
@@ -275,12 +297,12 @@ fn of_query(error: DataFusionError, memory_bytes: usize) -> MartError {
         clippy::wildcard_enum_match_arm,
         reason = "all other causes read alike to the user"
     )]
-    match unwrapped(error) {
+    match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => MartError::Memory {
             mib: memory_bytes >> 20,
         },
-        DataFusionError::ObjectStore(error) => MartError::Store(*error),
-        DataFusionError::ArrowError(error, _) => MartError::Query(match *error {
+        DataFusionError::ObjectStore(_) => MartError::Store(Box::new(error)),
+        DataFusionError::ArrowError(error, _) => MartError::Query(match **error {
             ArrowError::DivideByZero => "it divides by zero",
             ArrowError::ArithmeticOverflow(_) => "its arithmetic overflows",
             ArrowError::CastError(_) | ArrowError::ParseError(_) => {
@@ -298,10 +320,29 @@ fn of_query(error: DataFusionError, memory_bytes: usize) -> MartError {
     }
 }
 
-fn unwrapped(error: DataFusionError) -> DataFusionError {
-    if let DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) = error {
-        unwrapped(*inner)
-    } else {
-        error
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An exchange between threads hands one error to each of them, shared.
+    #[test]
+    fn causes_are_known_however_the_engine_wraps_them() {
+        let shared = |error| DataFusionError::Shared(Arc::new(error)).context("in an exchange");
+        let full = DataFusionError::ResourcesExhausted("16 MiB are left".to_owned());
+        assert!(matches!(
+            of_query(shared(full), 64 << 20),
+            MartError::Memory { mib: 64 }
+        ));
+        let store = object_store::Error::Generic {
+            store: "S3",
+            source: "503".into(),
+        };
+        let failed = of_query(shared(DataFusionError::ObjectStore(Box::new(store))), 0);
+        assert!(matches!(failed, MartError::Store(_)) && failed.is_retryable());
+        let row = DataFusionError::ArrowError(Box::new(ArrowError::DivideByZero), None);
+        assert_eq!(
+            of_query(shared(row), 0).to_string(),
+            "the query fails: it divides by zero"
+        );
     }
 }
