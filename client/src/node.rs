@@ -76,6 +76,7 @@ impl Node {
             service_level: config.service_level,
         };
         let metrics = options.metrics.clone();
+        crate::allocator::give_back();
         lakes::runtime(lakes::cores().max(2))?.block_on(async {
             if let Some(listen) = config.metrics_listen {
                 let mut registry = Registry::default();

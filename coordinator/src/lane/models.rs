@@ -30,9 +30,9 @@ use crate::marts::due::{Period, Standing, periods};
 use crate::marts::{self, Limits, period_name};
 use crate::metrics::models::ModelMetrics;
 
-/// What a query may use at the leader.
+/// What a query may use at the leader: one thread, for each has buffers of its own, and the leader has other work to do.
 const LIMITS: Limits = Limits {
-    threads: 2,
+    threads: 1,
     memory_bytes: 512 << 20,
 };
 /// Pause after a period that could not be computed.

@@ -32,7 +32,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::due::Period;
 use super::run::Limits;
-use super::{start_of, writers};
+use super::{aside, start_of, writers};
 use crate::commit::{CommitError, live};
 use crate::lake::{Lake, LakeError};
 use crate::ledger::State;
@@ -64,6 +64,9 @@ pub enum MartError {
     /// The query fails on some row.
     #[error("the query fails: {0}")]
     Query(&'static str),
+    /// It was ended from without, or has a bug.
+    #[error("the query ended without a result")]
+    Lost,
     /// The result cannot be written.
     #[error("the result could not be written")]
     Write(#[source] ParquetError),
@@ -76,7 +79,7 @@ impl MartError {
         match self {
             Self::Committed(error) => matches!(error, CommitError::Lake(_)),
             Self::Files(_) | Self::Lake(_) | Self::Store(_) | Self::Write(_) => true,
-            Self::Memory { .. } | Self::Query(_) => false,
+            Self::Memory { .. } | Self::Query(_) | Self::Lost => false,
         }
     }
 }
@@ -124,16 +127,21 @@ async fn compute_within(
     let frame = frame
         .with_param_values(plan::bounds(start, end))
         .map_err(failed)?;
-    let mut rows = frame.execute_stream().await.map_err(failed)?;
     let schema = mart.schema();
     let mut out = Output::new(source.lake, key, SchemaRef::clone(&schema))?;
-    while let Some(batch) = rows.next().await {
-        let batch = shaped(&batch.map_err(failed)?, &schema, start).map_err(|_| {
-            MartError::Query("a value does not fit the type that its column was planned with")
-        })?;
-        out.write(&batch).await?;
-    }
-    out.finish(source.lake, key).await
+    let (lake, key) = (source.lake.clone(), key.to_owned());
+    let all = async move {
+        let failed = |error: DataFusionError| of_query(error, limits.memory_bytes);
+        let mut rows = frame.execute_stream().await.map_err(failed)?;
+        while let Some(batch) = rows.next().await {
+            let batch = shaped(&batch.map_err(failed)?, &schema, start).map_err(|_| {
+                MartError::Query("a value does not fit the type that its column was planned with")
+            })?;
+            out.write(&batch).await?;
+        }
+        out.finish(&lake, &key).await
+    };
+    aside::run(all).await.ok_or(MartError::Lost)?
 }
 
 /// A session with the tables that the query may name, cut to the window.
