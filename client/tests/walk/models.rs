@@ -195,6 +195,18 @@ fn a_kill_at_each_step_leaves_the_old_rows_or_the_new_ones() {
     assert_eq!(sandbox.verify(), Vec::<String>::new());
 }
 
+/// Threads share a query's memory: where each has too little of it, one of them does it alone.
+#[test]
+fn a_query_that_does_not_fit_by_several_threads_is_computed_by_one() {
+    let sandbox = shop(60_000, 64);
+    let narrow = ["--memory", "48", "--threads", "2", "--log", "info"];
+    let output = sandbox.command(&["models", "run"], &narrow).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("it is run by one"), "it fitted by two: {stderr}");
+    assert_duckdb_agrees(&sandbox, "within little memory");
+}
+
 #[test]
 fn a_changed_query_is_outdated_until_it_is_computed_again() {
     let model = |sql: &str| {

@@ -299,6 +299,10 @@ impl AsyncFileWriter for Summed {
     }
 }
 
+/// Sorts of a large day go on from some 10 GB of files.
+const ON_DISK: &str =
+    "what it keeps in the folder for temporary files cannot be written or read; is there room?";
+
 /// What a query's failure comes to, without its text: that one may quote values.
 fn of_query(error: DataFusionError, memory_bytes: usize) -> MartError {
     #[expect(
@@ -316,11 +320,11 @@ fn of_query(error: DataFusionError, memory_bytes: usize) -> MartError {
             ArrowError::CastError(_) | ArrowError::ParseError(_) => {
                 "a value does not convert to the type that the query asks for"
             }
+            ArrowError::IoError(..) => ON_DISK,
             _ => "a value is out of the range of the query's types",
         }),
-        DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => {
-            MartError::Query("a file of its input cannot be read")
-        }
+        DataFusionError::ParquetError(_) => MartError::Query("a file of its input cannot be read"),
+        DataFusionError::IoError(_) => MartError::Query(ON_DISK),
         DataFusionError::Plan(_) | DataFusionError::SchemaError(..) | DataFusionError::NotImplemented(_) => {
             MartError::Query("it does not plan; `millrace pipeline check` says why")
         }
@@ -347,6 +351,9 @@ mod tests {
         };
         let failed = of_query(shared(DataFusionError::ObjectStore(Box::new(store))), 0);
         assert!(matches!(failed, MartError::Store(_)) && failed.is_retryable());
+        let full = ArrowError::IoError(String::new(), std::io::ErrorKind::StorageFull.into());
+        let full = of_query(shared(DataFusionError::ArrowError(Box::new(full), None)), 0);
+        assert!(full.to_string().ends_with("is there room?"), "{full}");
         let row = DataFusionError::ArrowError(Box::new(ArrowError::DivideByZero), None);
         assert_eq!(
             of_query(shared(row), 0).to_string(),
