@@ -115,8 +115,8 @@ def main():
             found = shown(db.execute(found, [path]).fetchall())
             everything += ["|".join(row) for row in expected]
             rows += len(found)
-            differing += [f"{period} expected {row}" for row in expected if row not in set(found)][:3]
-            differing += [f"{period} found {row}" for row in found if row not in set(expected)][:3]
+            differing += [f"{period} expected {row}" for row in sorted(set(expected) - set(found))[:3]]
+            differing += [f"{period} found {row}" for row in sorted(set(found) - set(expected))[:3]]
             if len(expected) != len(found):
                 differing.append(f"{period}: {len(found)} rows, expected {len(expected)}")
         verdict[model] = {"periods": sorted(periods), "rows": rows, "differing": differing, "expected": sorted(everything)}
