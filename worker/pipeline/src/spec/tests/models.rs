@@ -70,7 +70,7 @@ fn the_shops_models_load() {
     let read = |path: &Path| std::fs::read_to_string(path);
     let pipeline = load(&text, "models.yaml", &folder.canonicalize().unwrap(), &env, &read);
     let pipeline = pipeline.unwrap_or_else(|report| panic!("{report}"));
-    assert_eq!(pipeline.marts.len(), 5);
+    assert_eq!(pipeline.marts.len(), 6);
 }
 
 #[test]
