@@ -14,7 +14,11 @@ SAMPLE_SECONDS = 0.05
 
 
 class Failed(Exception):
-    """The command ended with an error."""
+    """The command ended with an error. `ended` names neither a path nor what it printed: that much is a result."""
+
+    def __init__(self, command, code, printed):
+        super().__init__(f"{' '.join(command)}\nended with {code}:\n{printed}")
+        self.ended = f"ended with {code}"
 
 
 def run(command, threads, environment):
@@ -38,7 +42,7 @@ def run(command, threads, environment):
         text = out.read().decode(errors="replace")
         if process.returncode != 0:
             tail = errors.read().decode(errors="replace")[-3000:]
-            raise Failed(f"{' '.join(command)}\nended with {process.returncode}:\n{text[-1000:]}\n{tail}")
+            raise Failed(command, process.returncode, f"{text[-1000:]}\n{tail}")
     cpu = usage.ru_utime + usage.ru_stime
     return {
         "work_seconds": reported(text) or wall,

@@ -50,7 +50,8 @@ def main():
                         if tool == "millrace":
                             raise
                         failed.add((tool, threads))
-                        run = {"tool": tool, "threads": threads, "failed": str(error)}
+                        print(error, file=sys.stderr, flush=True)
+                        run = {"tool": tool, "threads": threads, "failed": error.ended}
                     results["runs"].append({"size": size, "events": data.events, "round": round_number, **run})
                     print(describe(results["runs"][-1]), file=sys.stderr, flush=True)
         results.setdefault("inputs", {})[size] = data.facts()
