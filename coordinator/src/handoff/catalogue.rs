@@ -38,14 +38,17 @@ pub(super) async fn columns(connection: &impl Ask, table: &str) -> Result<Vec<Fo
 
 /// The load ledger's name as the catalogue has it, beside a table.
 pub(super) fn ledger_of(table: &str) -> String {
-    let (schema, _) = table.split_once('.').unwrap_or(("public", table));
-    format!("{schema}.millrace_loads")
+    beside(table, "millrace_loads")
 }
 
 /// The same of the table that notes removals.
 pub(super) fn removals_of(table: &str) -> String {
+    beside(table, "millrace_removals")
+}
+
+fn beside(table: &str, name: &str) -> String {
     let (schema, _) = table.split_once('.').unwrap_or(("public", table));
-    format!("{schema}.millrace_removals")
+    format!("{schema}.{name}")
 }
 
 /// What the load ledger holds of a pipeline.

@@ -8,17 +8,14 @@ use std::sync::OnceLock;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// As many as a query may have; a second query at the same time shares them.
-const THREADS: usize = 2;
-
+/// As many threads as there are cores; how many of them a query uses, its limits say.
 static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
 
 /// Runs a future there, and ends it when nobody waits for it any more. None when it panicked, or there are no threads for it.
 pub(super) async fn run<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
     let begin = || {
         let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(THREADS).thread_name("models").enable_all();
-        builder.build().ok()
+        builder.thread_name("models").enable_all().build().ok()
     };
     let mut running = AbortOnDrop(RUNTIME.get_or_init(begin).as_ref()?.spawn(work));
     (&mut running.0).await.ok()

@@ -1,5 +1,5 @@
 -- Sessions by the hour of their last event, as sums: what a dashboard shows of a day or a month is added up from them. The
--- sessions themselves are a row each, almost as many as the events.
+-- sessions themselves are a row each: one for every few events.
 SELECT
   date_trunc('hour', ended_at) AS hour,
   count(*) AS sessions,
