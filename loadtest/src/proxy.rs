@@ -5,6 +5,7 @@
 //! | fault         | the store                                  | the caller                                  |
 //! |---------------|---------------------------------------------|---------------------------------------------|
 //! | `Unavailable` | hears nothing                               | is told 503 and to slow down                |
+//! | `Forbidden`   | hears nothing                               | is told 403: trying again is of no use      |
 //! | `Silent`      | does as it was asked                        | hears nothing: the connection ends          |
 //! | `Slow`        | hears of it half a second later             | waits so long                               |
 //! | `Hold`        | hears of it when another fault is set       | waits so long: it is at work until then     |
@@ -24,6 +25,7 @@ use parking_lot::{Condvar, Mutex};
 const DELAY: Duration = Duration::from_millis(500);
 const SLOW_DOWN: &str =
     "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+const ACCESS_DENIED: &str = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub enum Fault {
     None,
     /// 503.
     Unavailable,
+    /// 403.
+    Forbidden,
     /// Done, but never answered.
     Silent,
     /// Late.
@@ -42,9 +46,18 @@ pub enum Fault {
     HoldWrites,
 }
 
+/// Which calls meet which fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Plan {
+    fault: Fault,
+    every: u64,
+    /// Only calls with this in their first line.
+    about: String,
+}
+
 struct State {
     store: SocketAddr,
-    plan: Mutex<(Fault, u64)>,
+    plan: Mutex<Plan>,
     /// Told of every new plan.
     planned: Condvar,
     calls: AtomicU64,
@@ -70,7 +83,11 @@ impl Proxy {
         let address = listener.local_addr()?;
         let state = Arc::new(State {
             store,
-            plan: Mutex::new((Fault::None, 1)),
+            plan: Mutex::new(Plan {
+                fault: Fault::None,
+                every: 1,
+                about: String::new(),
+            }),
             planned: Condvar::new(),
             calls: AtomicU64::new(0),
             fired: AtomicU64::new(0),
@@ -98,7 +115,20 @@ impl Proxy {
 
     /// From now on every `every`th call meets this fault.
     pub fn set(&self, fault: Fault, every: u64) {
-        *self.state.plan.lock() = (fault, every.max(1));
+        self.plan(fault, every, "");
+    }
+
+    /// From now on every call about an object with this in its key meets this fault.
+    pub fn set_for(&self, fault: Fault, key: &str) {
+        self.plan(fault, 1, key);
+    }
+
+    fn plan(&self, fault: Fault, every: u64, about: &str) {
+        *self.state.plan.lock() = Plan {
+            fault,
+            every: every.max(1),
+            about: about.to_owned(),
+        };
         self.state.planned.notify_all();
     }
 
@@ -127,9 +157,11 @@ impl Drop for Proxy {
 impl State {
     fn fault(&self, head: &[u8]) -> Fault {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        let (fault, every) = *self.plan.lock();
+        let Plan { fault, every, about } = self.plan.lock().clone();
+        let first = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let is_meant = String::from_utf8_lossy(first).contains(&about);
         let spared = fault == Fault::HoldWrites && !(head.starts_with(b"PUT ") || head.starts_with(b"POST "));
-        if fault == Fault::None || spared || !call.is_multiple_of(every) {
+        if fault == Fault::None || spared || !is_meant || !call.is_multiple_of(every) {
             return Fault::None;
         }
         self.fired.fetch_add(1, Ordering::Relaxed);
@@ -144,17 +176,12 @@ impl State {
         let fault = self.fault(&head);
         let mut caller = caller;
         match fault {
-            Fault::Unavailable => {
-                let length = SLOW_DOWN.len();
-                return write!(
-                    caller,
-                    "HTTP/1.1 503 Service Unavailable\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{SLOW_DOWN}"
-                );
-            }
+            Fault::Unavailable => return refuse(caller, "503 Service Unavailable", SLOW_DOWN),
+            Fault::Forbidden => return refuse(caller, "403 Forbidden", ACCESS_DENIED),
             Fault::Slow => std::thread::sleep(DELAY),
             Fault::Hold | Fault::HoldWrites => {
                 let mut plan = self.plan.lock();
-                self.planned.wait_while(&mut plan, |plan| plan.0 == fault);
+                self.planned.wait_while(&mut plan, |plan| plan.fault == fault);
             }
             Fault::None | Fault::Silent => {}
         }
@@ -168,6 +195,14 @@ impl State {
         io::copy(&mut store, &mut caller)?;
         Ok(())
     }
+}
+
+fn refuse(mut caller: TcpStream, status: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    write!(
+        caller,
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
 }
 
 /// A call's head as the store is to see it, and how long its body is.
@@ -239,6 +274,17 @@ mod tests {
         assert_eq!(answers.iter().filter(|answer| answer.is_empty()).count(), 1);
         assert_eq!(served.load(Ordering::SeqCst), 3);
         assert_eq!((proxy.calls(), proxy.fired()), (4, 2));
+    }
+
+    #[test]
+    fn a_fault_may_be_for_some_objects_only() {
+        let (address, served) = store();
+        let proxy = Proxy::start(&format!("http://{address}")).unwrap();
+        proxy.set_for(Fault::Forbidden, "/y");
+        assert!(call(&proxy).ends_with("done"));
+        proxy.set_for(Fault::Forbidden, "/x");
+        assert!(call(&proxy).starts_with("HTTP/1.1 403"));
+        assert_eq!((served.load(Ordering::SeqCst), proxy.fired()), (1, 1));
     }
 
     #[test]

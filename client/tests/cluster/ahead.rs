@@ -64,6 +64,18 @@ fn a_batch_is_read_while_the_one_before_it_is_committed() {
     );
 }
 
+/// The list of committed keys that it waits for cannot be put: it is read again, and its old tasks hold no slot until then.
+#[test]
+fn a_batch_that_was_read_ahead_in_vain_gives_its_slots_back() {
+    let (sandbox, ways, job) = with_a_manifest_on_its_way();
+    ways.leader.set_for(Fault::Forbidden, "/ledger/keys/");
+    sandbox.until("it is to be read again", |sandbox| {
+        (sandbox.logged("leader", "the batch behind it is read again") > 0).then_some(())
+    });
+    ways.leader.set(Fault::None, 1);
+    finishes(&sandbox, &job);
+}
+
 /// Its last request arrives when another leads already, and has begun with both batches.
 #[test]
 fn a_leader_may_die_with_a_batch_on_its_way_and_the_next_one_read() {

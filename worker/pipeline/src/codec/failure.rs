@@ -23,9 +23,15 @@ use millrace_proto::split::Split;
 use serde::{Deserialize, Serialize};
 
 use super::origin::{at, origin, told};
+use crate::decode::json::DecodeError;
+use crate::dedup::DedupError;
+use crate::dedup::claims::ClaimError;
+use crate::enrich::EnrichError;
+use crate::map::MapError;
 use crate::plan::Step;
+use crate::privacy::PrivacyError;
 use crate::sink::SinkError;
-use crate::source::kafka::TopicPartition;
+use crate::source::kafka::{KafkaError, TopicPartition};
 use crate::source::{SourceError, splits_of};
 
 /// Begins a failure in the engine's text.
@@ -56,6 +62,8 @@ impl TaskFailure {
     #[must_use]
     pub fn of(error: &DataFusionError, splits: &[Split]) -> Self {
         let (step, origin) = origin(error);
+        // In one process nobody notes the step; what is wrong says as much.
+        let step = step.or_else(|| step_of(origin));
         let cause = told(origin);
         let is_meant = |split: &&Split| cause.contains(&format!("`{}`", split.object.url));
         let mut named: Vec<&Split> = splits.iter().filter(is_meant).collect();
@@ -93,6 +101,25 @@ impl TaskFailure {
             }
         }
         serde_json::from_slice(&json).ok()
+    }
+}
+
+/// The step whose error this is.
+fn step_of(error: &(dyn StdError + 'static)) -> Option<Step> {
+    if error.is::<SourceError>() || error.is::<KafkaError>() {
+        Some(Step::Scan)
+    } else if error.is::<DecodeError>() {
+        Some(Step::Decode)
+    } else if error.is::<MapError>() || error.is::<EnrichError>() {
+        Some(Step::Map)
+    } else if error.is::<DedupError>() || error.is::<ClaimError>() {
+        Some(Step::Dedup)
+    } else if error.is::<PrivacyError>() {
+        Some(Step::Privacy)
+    } else if error.is::<SinkError>() {
+        Some(Step::Sink)
+    } else {
+        None
     }
 }
 

@@ -75,6 +75,25 @@ fn a_failure_names_its_step_its_input_and_what_to_do() {
     assert!(!failure.is_final && !failure.may_pass);
 }
 
+/// In one process no step notes where an error came from.
+#[test]
+fn an_error_of_ours_tells_its_step_itself() {
+    let gone = ClaimError::Gone {
+        executor_id: "w-7".to_owned(),
+    };
+    let errors: [(DataFusionError, Option<Step>); 3] = [
+        (wrapped(changed("s3://raw/b.json").into()), Some(Step::Scan)),
+        (
+            DataFusionError::External(Box::new(DedupError::from(gone))),
+            Some(Step::Dedup),
+        ),
+        (DataFusionError::Execution("the engine's".to_owned()), None),
+    ];
+    for (error, step) in errors {
+        assert_eq!(TaskFailure::of(&error, &[]).step, step, "{error}");
+    }
+}
+
 #[test]
 fn an_error_that_may_quote_a_value_is_left_out() {
     let secret = "carol@example.com";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -210,12 +210,12 @@ impl ExecutionPlan for Travelling {
         let rows = self.operator.execute(partition, context).map_err(&failed)?;
         let schema = rows.schema();
         // Where input enters a task, and where it may wait: an engine's own cancelling leaves tasks running.
-        let enters = matches!(step, Step::Scan | Step::Dedup);
-        let stops = self.stops.clone();
+        let rows = if matches!(step, Step::Scan | Step::Dedup) {
+            self.stops.cut(rows).boxed()
+        } else {
+            rows.boxed()
+        };
         let passed = rows.map(move |batch| {
-            if enters && let Some(reason) = stops.reason() {
-                return Err(failed(DataFusionError::External(Box::new(reason))));
-            }
             if let Ok(batch) = &batch {
                 // Later batches share buffers: their size would be counted again and again.
                 let bytes = if step == Step::Scan {

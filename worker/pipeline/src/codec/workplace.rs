@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Instant;
 
+use arrow::record_batch::RecordBatch;
+use datafusion::error::DataFusionError;
+use futures::{FutureExt, Stream, StreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::{AttemptSpec, PipelineText, StepCounters};
 use crate::dedup::KeyIndex;
@@ -80,9 +84,9 @@ pub struct WorkplaceOptions {
 pub struct Workplace {
     options: WorkplaceOptions,
     prepared: Mutex<HashMap<String, Arc<Prepared>>>,
-    cancelled: Arc<AtomicBool>,
-    /// Attempts with operators here: whether they were given up.
-    attempts: Mutex<HashMap<String, Weak<AtomicBool>>>,
+    cancelled: CancellationToken,
+    /// Attempts with operators here: cancelled when they are given up.
+    attempts: Mutex<HashMap<String, Weak<CancellationToken>>>,
     counters: Arc<StepCounters>,
     brokers: Arc<KafkaClients>,
     rack: Option<String>,
@@ -110,8 +114,9 @@ pub struct Prepared {
 /// Says when operators are to stop.
 #[derive(Debug, Clone)]
 pub(super) struct Stops {
-    cancelled: Arc<AtomicBool>,
-    given_up: Arc<AtomicBool>,
+    cancelled: CancellationToken,
+    /// Cancelled with the one above.
+    given_up: Arc<CancellationToken>,
 }
 
 /// Why an operator stopped before its input ended.
@@ -124,13 +129,30 @@ pub(super) enum GivenUp {
 }
 
 impl Stops {
-    /// Why they are to stop, if they are.
-    pub(super) fn reason(&self) -> Option<GivenUp> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Some(GivenUp::Leader);
+    /// Rows, until operators are to stop: then an error that says why, also where the rows are waited for.
+    pub(super) fn cut<R>(
+        &self,
+        mut rows: R,
+    ) -> impl Stream<Item = Result<RecordBatch, DataFusionError>> + use<R>
+    where
+        R: Stream<Item = Result<RecordBatch, DataFusionError>> + Unpin,
+    {
+        let stops = self.clone();
+        let mut stopped = Box::pin(async move { stops.stopped().await }.fuse());
+        futures::stream::poll_fn(move |context| match stopped.as_mut().poll(context) {
+            Poll::Ready(reason) => Poll::Ready(Some(Err(DataFusionError::External(Box::new(reason))))),
+            Poll::Pending => rows.poll_next_unpin(context),
+        })
+    }
+
+    /// Why they are to stop, once they are.
+    async fn stopped(&self) -> GivenUp {
+        self.given_up.cancelled().await;
+        if self.cancelled.is_cancelled() {
+            GivenUp::Leader
+        } else {
+            GivenUp::Attempt
         }
-        let given_up = self.given_up.load(Ordering::Relaxed);
-        given_up.then_some(GivenUp::Attempt)
     }
 }
 
@@ -150,7 +172,7 @@ impl Workplace {
         Self {
             options,
             prepared: Mutex::default(),
-            cancelled: Arc::default(),
+            cancelled: CancellationToken::new(),
             attempts: Mutex::default(),
             counters: Arc::default(),
             brokers: Arc::default(),
@@ -213,13 +235,13 @@ impl Workplace {
         prepared.values().map(|prepared| prepared.keys.bytes()).sum()
     }
 
-    /// Stops the operators that were made here at their next batch: their leader is gone, and what they
-    /// write counts for nothing.
+    /// Stops the operators that were made here at their next batch, or while they wait for it: their leader is gone, and
+    /// what they write counts for nothing.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.cancelled.cancel();
     }
 
-    /// These attempts, `<pipeline>/<batch>-<attempt>`, are over: their operators stop at their next batch, their claims are forgotten.
+    /// These attempts, `<pipeline>/<batch>-<attempt>`, are over: their operators stop likewise, their claims are forgotten.
     pub fn end(&self, attempts: &[String]) {
         self.claims.close(attempts);
         self.claims.close_idle(Instant::now());
@@ -228,7 +250,7 @@ impl Workplace {
             .iter()
             .filter_map(|attempt| known.get(attempt)?.upgrade())
         {
-            given_up.store(true, Ordering::Relaxed);
+            given_up.cancel();
         }
     }
 
@@ -238,12 +260,12 @@ impl Workplace {
         let mut known = self.attempts.lock();
         let given_up = known.get(&name).and_then(Weak::upgrade).unwrap_or_else(|| {
             known.retain(|_, attempt| attempt.strong_count() > 0);
-            let given_up = Arc::default();
+            let given_up = Arc::new(self.cancelled.child_token());
             known.insert(name, Arc::downgrade(&given_up));
             given_up
         });
         Stops {
-            cancelled: Arc::clone(&self.cancelled),
+            cancelled: self.cancelled.clone(),
             given_up,
         }
     }
@@ -376,4 +398,63 @@ fn digest_of(pipeline: &PipelineText, environment: Option<&str>) -> Result<Strin
     Ok(blake3::hash(&named.map_err(CodecError::Damaged)?)
         .to_hex()
         .to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Schema;
+    use futures::stream;
+
+    use super::*;
+
+    fn stops() -> Stops {
+        let cancelled = CancellationToken::new();
+        Stops {
+            given_up: Arc::new(cancelled.child_token()),
+            cancelled,
+        }
+    }
+
+    fn reason(error: &DataFusionError) -> Option<GivenUp> {
+        match error {
+            DataFusionError::External(source) => source.downcast_ref().copied(),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn operators_that_wait_for_input_stop_too() {
+        type Stop = fn(&Stops);
+        let stop_attempt: Stop = |stops| stops.given_up.cancel();
+        let stop_leader: Stop = |stops| stops.cancelled.cancel();
+        for (stop, expected) in [(stop_attempt, GivenUp::Attempt), (stop_leader, GivenUp::Leader)] {
+            let stops = stops();
+            let mut rows = Box::pin(stops.cut(stream::pending()));
+            assert!(
+                futures::poll!(rows.next()).is_pending(),
+                "it had nothing to wait for"
+            );
+            stop(&stops);
+            let error = rows.next().await.expect("an end without a reason").unwrap_err();
+            assert_eq!(reason(&error), Some(expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn operators_that_have_input_stop_before_the_next_batch() {
+        let stops = stops();
+        let batch = || Ok(RecordBatch::new_empty(Arc::new(Schema::empty())));
+        let mut rows = Box::pin(stops.cut(stream::repeat_with(batch)));
+        assert!(rows.next().await.unwrap().is_ok());
+        stops.given_up.cancel();
+        let error = rows.next().await.unwrap().unwrap_err();
+        assert_eq!(reason(&error), Some(GivenUp::Attempt));
+    }
+
+    #[tokio::test]
+    async fn operators_that_nobody_stops_pass_all_on() {
+        let stops = stops();
+        let batches = stream::repeat_with(|| Ok(RecordBatch::new_empty(Arc::new(Schema::empty())))).take(3);
+        assert_eq!(stops.cut(batches).collect::<Vec<_>>().await.len(), 3);
+    }
 }
