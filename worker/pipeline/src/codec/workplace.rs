@@ -415,11 +415,11 @@ mod tests {
         }
     }
 
-    fn reason(error: &DataFusionError) -> Option<GivenUp> {
-        match error {
-            DataFusionError::External(source) => source.downcast_ref().copied(),
-            _ => None,
-        }
+    fn reason(error: DataFusionError) -> Option<GivenUp> {
+        let DataFusionError::External(source) = error else {
+            return None;
+        };
+        source.downcast_ref().copied()
     }
 
     #[tokio::test]
@@ -436,7 +436,7 @@ mod tests {
             );
             stop(&stops);
             let error = rows.next().await.expect("an end without a reason").unwrap_err();
-            assert_eq!(reason(&error), Some(expected));
+            assert_eq!(reason(error), Some(expected));
         }
     }
 
@@ -448,7 +448,7 @@ mod tests {
         assert!(rows.next().await.unwrap().is_ok());
         stops.given_up.cancel();
         let error = rows.next().await.unwrap().unwrap_err();
-        assert_eq!(reason(&error), Some(GivenUp::Attempt));
+        assert_eq!(reason(error), Some(GivenUp::Attempt));
     }
 
     #[tokio::test]
