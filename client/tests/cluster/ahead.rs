@@ -10,7 +10,7 @@ const EVENTS: u64 = 40_000;
 /// The ways of the leader and of the worker to S3.
 struct Ways {
     leader: Proxy,
-    _worker: Proxy,
+    worker: Proxy,
 }
 
 /// A leader whose first manifest does not get through, and a worker that has read the second batch all the same. The
@@ -41,7 +41,7 @@ fn with_a_manifest_on_its_way() -> (Sandbox, Ways, String) {
     assert_eq!(sandbox.job(&job)["events_read"], 0, "something is committed");
     let ways = Ways {
         leader: leaders,
-        _worker: workers,
+        worker: workers,
     };
     (sandbox, ways, job)
 }
@@ -98,6 +98,24 @@ fn a_job_may_be_cancelled_with_two_batches_under_way() {
     sandbox.until("the second batch is given up", |sandbox| {
         (sandbox.logged("leader", "the batch is given up") > 0).then_some(())
     });
+    sandbox.json(&["job", "retry", &job]);
+    finishes(&sandbox, &job);
+}
+
+/// Cancelled when the worker has begun to learn what the first batch committed, and waits for its keys: a second try knows
+/// them all the same.
+#[test]
+fn a_job_may_be_cancelled_while_its_worker_learns_of_committed_keys() {
+    let (sandbox, ways, job) = with_a_manifest_on_its_way();
+    ways.worker.set_for(Fault::Hold, "/keys/hour");
+    let before = ways.worker.fired();
+    ways.leader.set(Fault::None, 1);
+    sandbox.until("the worker asks for keys", |_| {
+        (ways.worker.fired() > before).then_some(())
+    });
+    sandbox.json(&["job", "cancel", &job]);
+    sandbox.at_rest("worker-1");
+    ways.worker.set(Fault::None, 1);
     sandbox.json(&["job", "retry", &job]);
     finishes(&sandbox, &job);
 }

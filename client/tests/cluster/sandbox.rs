@@ -126,11 +126,22 @@ impl Sandbox {
     /// Waits until a worker has something to do.
     pub(crate) fn at_work(&self, worker: &str) {
         self.until(&format!("{worker} is at work"), |sandbox| {
-            let cluster = sandbox.try_json(&["cluster", "show"])?;
-            let workers = cluster["workers"].as_array()?;
-            let busy = |shown: &&Value| shown["name"] == worker && shown["slots_busy"] != 0;
-            workers.iter().find(busy).map(|_| ())
+            (sandbox.slots_busy(worker)? > 0).then_some(())
         });
+    }
+
+    /// Waits until a worker has nothing to do.
+    pub(crate) fn at_rest(&self, worker: &str) {
+        self.until(&format!("{worker} is at rest"), |sandbox| {
+            (sandbox.slots_busy(worker)? == 0).then_some(())
+        });
+    }
+
+    /// What a worker says of its slots.
+    fn slots_busy(&self, worker: &str) -> Option<u64> {
+        let cluster = self.try_json(&["cluster", "show"])?;
+        let mut workers = cluster["workers"].as_array()?.iter();
+        workers.find(|shown| shown["name"] == worker)?["slots_busy"].as_u64()
     }
 
     /// Waits until a worker has nothing to do, and lies on a result of a stage of an attempt that runs.
@@ -138,9 +149,9 @@ impl Sandbox {
         let stages = format!("{worker}.work/shuffle/*/{stage}/*/data*.arrow");
         let pattern = self.path(&stages).display().to_string();
         self.until(&format!("{worker} holds a result of stage {stage}"), |sandbox| {
-            let cluster = sandbox.try_json(&["cluster", "show"])?;
-            let idle = |shown: &Value| shown["name"] == worker && shown["slots_busy"] == 0;
-            cluster["workers"].as_array()?.iter().find(|shown| idle(shown))?;
+            if sandbox.slots_busy(worker)? > 0 {
+                return None;
+            }
             let mut found = glob::glob(&pattern).unwrap().flatten();
             found
                 .find(|file| file.metadata().is_ok_and(|file| file.len() > 0))

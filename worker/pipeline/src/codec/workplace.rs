@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{Stream, StreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parking_lot::Mutex;
@@ -137,16 +137,21 @@ impl Stops {
     where
         R: Stream<Item = Result<RecordBatch, DataFusionError>> + Unpin,
     {
-        let stops = self.clone();
-        let mut stopped = Box::pin(async move { stops.stopped().await }.fuse());
-        futures::stream::poll_fn(move |context| match stopped.as_mut().poll(context) {
-            Poll::Ready(reason) => Poll::Ready(Some(Err(DataFusionError::External(Box::new(reason))))),
-            Poll::Pending => rows.poll_next_unpin(context),
+        let mut stopped = Some(Box::pin(self.clone().stopped()));
+        futures::stream::poll_fn(move |context| {
+            let Some(stop) = &mut stopped else {
+                return Poll::Ready(None);
+            };
+            if let Poll::Ready(reason) = stop.as_mut().poll(context) {
+                stopped = None;
+                return Poll::Ready(Some(Err(DataFusionError::External(Box::new(reason)))));
+            }
+            rows.poll_next_unpin(context)
         })
     }
 
     /// Why they are to stop, once they are.
-    async fn stopped(&self) -> GivenUp {
+    async fn stopped(self) -> GivenUp {
         self.given_up.cancelled().await;
         if self.cancelled.is_cancelled() {
             GivenUp::Leader
@@ -449,6 +454,7 @@ mod tests {
         stops.given_up.cancel();
         let error = rows.next().await.unwrap().unwrap_err();
         assert_eq!(reason(error), Some(GivenUp::Attempt));
+        assert!(rows.next().await.is_none(), "rows after the end");
     }
 
     #[tokio::test]

@@ -192,7 +192,10 @@ impl KeyIndex {
     /// When a file cannot be read; it is then read when it is needed.
     async fn learn(&self, batch: &BatchId, files: &[KeyFile]) -> Result<(), DedupError> {
         let _learning = self.learning.lock().await;
-        let mut resident: HashMap<i64, (Arc<Hour>, Vec<KeyFile>)> = HashMap::new();
+        let mut behind = Behind {
+            index: self,
+            hours: HashMap::new(),
+        };
         {
             let mut state = self.state.lock();
             if !state.forget_replaced(batch, files) {
@@ -206,23 +209,20 @@ impl KeyIndex {
                 let entry = state.hours.entry(file.hour).or_default();
                 entry.files.push(file.clone());
                 if let Some(hour) = &entry.resident {
-                    let (_, new) = resident
+                    let (_, new) = behind
+                        .hours
                         .entry(file.hour)
                         .or_insert_with(|| (Arc::clone(hour), Vec::new()));
                     new.push(file.clone());
                 }
             }
         }
-        for (number, (hour, new)) in resident {
-            if hour.deferred {
-                continue;
-            }
-            match self.read_into(&hour.set, &new).await {
-                Ok(grown) => self.state.lock().grow(number, grown, self.memory_bytes),
-                Err(error) => {
-                    self.state.lock().forget(number);
-                    return Err(error);
-                }
+        let numbers: Vec<i64> = behind.hours.keys().copied().collect();
+        for number in numbers {
+            if let Some((hour, new)) = behind.hours.get(&number) {
+                let grown = self.read_into(&hour.set, new).await?;
+                behind.hours.remove(&number);
+                self.state.lock().grow(number, grown, self.memory_bytes);
             }
         }
         Ok(())
@@ -422,6 +422,12 @@ impl KeyIndex {
                 below: None,
             }));
         };
+        let mut reserved = Reserved {
+            index: self,
+            hour,
+            cell,
+            is_used: false,
+        };
         let hour_set = Arc::new(Hour {
             set: KeySet::with_capacity(keys),
             deferred: false,
@@ -430,19 +436,15 @@ impl KeyIndex {
         let mut read = 0;
         let mut unread = files;
         loop {
-            match self.read_into(&hour_set.set, &unread).await {
-                Ok(grown) => self.state.lock().grow(hour, grown, self.memory_bytes),
-                Err(error) => {
-                    self.state.lock().release(hour);
-                    return Err(error);
-                }
-            }
+            let grown = self.read_into(&hour_set.set, &unread).await?;
+            self.state.lock().grow(hour, grown, self.memory_bytes);
             read += unread.len();
             let mut state = self.state.lock();
             let entry = state.hours.entry(hour).or_default();
             // Files that came while these were read.
             unread = entry.files.get(read..).unwrap_or_default().to_vec();
             if unread.is_empty() {
+                reserved.is_used = true;
                 // Forgotten meanwhile: whoever opens the hour next reads it anew, and later keys are added there.
                 if Arc::ptr_eq(&entry.hour, cell) {
                     entry.resident = Some(Arc::clone(&hour_set));
@@ -462,6 +464,38 @@ impl KeyIndex {
             }
         }
         Ok(grown)
+    }
+}
+
+/// Hours in memory, and the files that are known and not in them yet. A task may fail or be stopped wherever it waits: what is
+/// left here then is forgotten, and read anew when it is needed.
+struct Behind<'a> {
+    index: &'a KeyIndex,
+    hours: HashMap<i64, (Arc<Hour>, Vec<KeyFile>)>,
+}
+
+impl Drop for Behind<'_> {
+    fn drop(&mut self) {
+        let mut state = self.index.state.lock();
+        for hour in self.hours.keys() {
+            state.forget(*hour);
+        }
+    }
+}
+
+/// Memory that is set aside for an hour; given back unless the hour came to be in it.
+struct Reserved<'a> {
+    index: &'a KeyIndex,
+    hour: i64,
+    cell: &'a Arc<OnceCell<Arc<Hour>>>,
+    is_used: bool,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if !self.is_used {
+            self.index.state.lock().release(self.hour, self.cell);
+        }
     }
 }
 
@@ -525,8 +559,11 @@ impl State {
         }
     }
 
-    fn release(&mut self, hour: i64) {
-        if let Some(entry) = self.hours.get_mut(&hour) {
+    /// Gives back what was set aside for an hour, unless it was forgotten meanwhile.
+    fn release(&mut self, hour: i64, cell: &Arc<OnceCell<Arc<Hour>>>) {
+        if let Some(entry) = self.hours.get_mut(&hour)
+            && Arc::ptr_eq(&entry.hour, cell)
+        {
             self.bytes -= std::mem::take(&mut entry.bytes);
         }
     }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, RecordBatch, StringViewArray, TimestampMicrosecondArray, UInt32Array,
@@ -13,11 +14,12 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::future::BoxFuture;
-use futures::{FutureExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use millrace_proto::ids::BatchId;
 use millrace_proto::manifest::{KeyFile, WrittenObject};
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{ObjectStore, ObjectStoreExt};
 use proptest::prelude::*;
 
@@ -131,6 +133,11 @@ impl Lake {
 
     /// The same with the claims kept by `keepers` others, as across processes.
     async fn attempt_apart(&self, keepers: u8, tasks: &[Vec<RecordBatch>]) -> Outcome {
+        let (layer, apart) = self.apart(keepers);
+        self.attempt_in(&layer, Some(apart), tasks).await
+    }
+
+    fn apart(&self, keepers: u8) -> (Arc<KeyIndex>, Apart) {
         let layer = KeyIndex::layer(Arc::clone(&self.index), self.named(), self.files.clone());
         let routes = Books((0..keepers).map(|_| ClaimBook::new(PLENTY)).collect());
         let keepers = (0..keepers).map(|keeper| Keeper {
@@ -142,7 +149,7 @@ impl Lake {
             keepers: Arc::new(keepers),
             runner: "r".to_owned(),
         };
-        self.attempt_in(&Arc::new(layer), Some(apart), tasks).await
+        (Arc::new(layer), apart)
     }
 
     fn named(&self) -> BatchId {
@@ -155,17 +162,7 @@ impl Lake {
         apart: Option<Apart>,
         tasks: &[Vec<RecordBatch>],
     ) -> Outcome {
-        let schema = rows::event_schema(&table(), false);
-        let source = MemorySourceConfig::try_new_exec(tasks, schema, None).unwrap();
-        let keyed = Arc::new(KeyExec::new(source, vec![0]));
-        assert_eq!(keyed.schema(), rows::event_schema(&table(), true));
-        let plan: Arc<dyn ExecutionPlan> = Arc::new(DedupExec::holding(
-            self.held_bytes,
-            keyed,
-            Arc::clone(index),
-            apart,
-            1,
-        ));
+        let plan = self.plan(index, apart, tasks);
         let partitions = plan.output_partitioning().partition_count();
         let running: Vec<_> = (0..partitions)
             .map(|partition| {
@@ -178,6 +175,42 @@ impl Lake {
             outcome.add(&task.await.unwrap().unwrap());
         }
         outcome
+    }
+
+    fn plan(
+        &self,
+        index: &Arc<KeyIndex>,
+        apart: Option<Apart>,
+        tasks: &[Vec<RecordBatch>],
+    ) -> Arc<dyn ExecutionPlan> {
+        let schema = rows::event_schema(&table(), false);
+        let source = MemorySourceConfig::try_new_exec(tasks, schema, None).unwrap();
+        let keyed = Arc::new(KeyExec::new(source, vec![0]));
+        assert_eq!(keyed.schema(), rows::event_schema(&table(), true));
+        let index = Arc::clone(index);
+        Arc::new(DedupExec::holding(self.held_bytes, keyed, index, apart, 1))
+    }
+
+    /// An attempt whose task is dropped when it has waited so often; false when it need not wait so often.
+    async fn attempt_stopped(&self, waits: usize, task: Vec<RecordBatch>) -> bool {
+        let (layer, apart) = self.apart(1);
+        let plan = self.plan(&layer, Some(apart), &[task]);
+        let mut rows = plan.execute(0, Arc::new(TaskContext::default())).unwrap();
+        let mut waited = 0;
+        std::future::poll_fn(|context| {
+            while let Poll::Ready(next) = rows.poll_next_unpin(context) {
+                if next.transpose().unwrap().is_none() {
+                    return Poll::Ready(false);
+                }
+            }
+            waited += 1;
+            if waited > waits {
+                Poll::Ready(true)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
     }
 
     async fn commit(&mut self, outcome: &mut Outcome) {
@@ -502,6 +535,63 @@ async fn an_hour_whose_files_were_compacted_still_knows_every_key() {
             .kept
             .is_empty()
     );
+}
+
+/// Three batches of two hours are committed. A task of the next one is dropped wherever it waits for the store, with the
+/// hours in memory as the first batch left them or not at all: the next attempt knows every key, and no memory is lost.
+#[tokio::test]
+async fn a_task_that_is_dropped_while_it_learns_leaves_nothing_half_known() {
+    let mut lake = Lake::new(PLENTY);
+    let part = |n: u64| {
+        batch(
+            &(0..100)
+                .map(|k| event(n * 100 + k, k as i64 % 2 * HOUR))
+                .collect::<Vec<_>>(),
+        )
+    };
+    for n in 0..3 {
+        let mut outcome = lake.attempt_apart(1, &[vec![part(n)]]).await;
+        let files = lake.write_keys(&mut outcome).await;
+        lake.files.extend(files);
+        lake.batch += 1;
+    }
+    let (all, last) = (lake.files.clone(), lake.batch);
+    let events = || (0..3).map(part).collect::<Vec<_>>();
+    for is_in_memory in [false, true] {
+        let mut waits = 0;
+        let mut sizes = HashSet::new();
+        loop {
+            let slow = ThrottleConfig {
+                wait_get_per_call: Duration::from_micros(100),
+                ..ThrottleConfig::default()
+            };
+            let store = Arc::new(ThrottledStore::new(lake.store.fork(), slow));
+            lake.index = Arc::new(KeyIndex::new(store, Path::from("lake"), Vec::new(), PLENTY));
+            if is_in_memory {
+                (lake.files, lake.batch) = (all[..2].to_vec(), 2);
+                assert_eq!(lake.attempt_apart(1, &[events()]).await.kept.len(), 200);
+            }
+            (lake.files, lake.batch) = (all.clone(), last);
+            let was_dropped = lake.attempt_stopped(waits, events()).await;
+            let kept = lake.attempt_apart(1, &[events()]).await.kept;
+            assert!(
+                kept.is_empty(),
+                "{} keys are missing after {waits} waits",
+                kept.len()
+            );
+            sizes.insert(lake.index.bytes());
+            if !was_dropped {
+                break;
+            }
+            waits += 1;
+        }
+        assert!(waits > 3, "it was dropped at {waits} places only");
+        // Read in one go from the same files.
+        assert!(
+            is_in_memory || sizes.len() == 1,
+            "memory for the same hours: {sizes:?}"
+        );
+    }
 }
 
 /// Also where the newest key files left, and where all did; what a late task of an older batch brings stays forgotten.
