@@ -9,6 +9,7 @@
 pub mod ahead;
 pub mod api;
 pub mod applied;
+mod aside;
 pub mod causes;
 pub mod commit;
 pub mod compaction;

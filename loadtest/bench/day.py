@@ -78,6 +78,7 @@ class Day:
 
     def through(self):
         self.services.apply(self.pipeline("shop.yaml"))
+        epoch = self.epoch()
         next_hour = self.send(0)
         hours = []
         for hour in range(HOURS):
@@ -107,9 +108,14 @@ class Day:
             "models": models,
             "warehouse_bytes": self.warehouse.bytes(), "disk_bytes_most": self.disk_most,
             "verified": {key: verdict[key] for key in ("batches", "objects", "bytes", "keys")}, "faults": verdict["faults"],
+            "led_throughout": self.epoch() == epoch,
             "cluster_cpu_seconds": round(self.services.cpu(), 1), "memory_peak_bytes": self.services.memory_peak(),
             "hours": hours,
         }
+
+    def epoch(self):
+        """It grows whenever the coordinator has lost its lease, and leads again."""
+        return self.services.told("cluster", "show")["epoch"]
 
     def pipeline(self, example):
         file = self.services.pipeline("day", "global", self.services.kafka_source("day"), example)
@@ -235,7 +241,8 @@ def report(results):
         f"the table has {results['rows']:,} rows with {results['distinct']:,} ids; `verify` read {results['verified']['objects']:,} objects "
         f"({results['verified']['bytes'] / 1e9:.1f} GB) and found {len(results['faults'])} faults. Up to {results['disk_bytes_most'] / 1e9:.0f} GB of disk, "
         f"{results['warehouse_bytes'] / 1e9:.1f} GB of it PostgreSQL's tables; {results['cluster_cpu_seconds']:,.0f} s of the cluster's CPU; "
-        f"no process of it had more than {results['memory_peak_bytes'] / 2**20:,.0f} MiB of memory.",
+        f"no process of it had more than {results['memory_peak_bytes'] / 2**20:,.0f} MiB of memory. "
+        + ("The coordinator led throughout." if results["led_throughout"] else "The coordinator lost its lease on the way, and led again."),
     ]
     return "\n".join(lines) + "\n"
 

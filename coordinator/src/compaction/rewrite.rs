@@ -9,6 +9,7 @@ use millrace_proto::ids::{Attempt, BatchId};
 use millrace_proto::manifest::{DataFile, TaskReport};
 
 use super::select::Selection;
+use crate::aside;
 use crate::job::RunError;
 use crate::lifecycle::Batches;
 
@@ -51,9 +52,14 @@ impl Rewrite for InParquet {
                 batch: id.clone(),
                 source: Box::new(source),
             };
-            let files = fitting(&spec, selection.files.clone()).await.map_err(failed)?;
-            let report = rewrite(spec, &files, &selection.keys).await.map_err(failed)?;
-            Ok(Rewritten { files, report })
+            let Selection { files, keys, .. } = selection.clone();
+            let written = aside::run(async move {
+                let files = fitting(&spec, files).await?;
+                let report = rewrite(spec, &files, &keys).await?;
+                Ok(Rewritten { files, report })
+            });
+            let lost = || RunError::CompactionLost { batch: id.clone() };
+            written.await.ok_or_else(lost)?.map_err(failed)
         }
         .boxed()
     }

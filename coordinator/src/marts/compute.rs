@@ -32,7 +32,8 @@ use parquet::file::properties::WriterProperties;
 
 use super::due::Period;
 use super::run::Limits;
-use super::{aside, start_of, writers};
+use super::{start_of, writers};
+use crate::aside;
 use crate::commit::{CommitError, live};
 use crate::lake::{Lake, LakeError};
 use crate::ledger::State;

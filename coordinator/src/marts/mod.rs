@@ -16,7 +16,6 @@
 //! at the leader, as compactions do. Workers know the operators of the data path and no others; a period's input is pruned to its
 //! window and its result is small, so that what a plan across machines would win is less than what it would cost to keep one.
 
-mod aside;
 mod compute;
 pub mod due;
 mod embedded;

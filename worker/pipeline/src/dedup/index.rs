@@ -35,8 +35,8 @@ use super::set::{KeySet, SHARDS};
 
 /// The committed and the claimed keys of a lake, by event hour.
 ///
-/// One batch is at work at a time: what was claimed since the last [`Self::commit`] or
-/// [`Self::rollback`] belongs to it.
+/// One batch is at work at a time: what was claimed since the last [`Self::commit`] belongs to it. Claims of a batch that
+/// failed are never taken back: its process ends, or its index is dropped.
 pub struct KeyIndex {
     store: Arc<dyn ObjectStore>,
     root: Path,
@@ -242,17 +242,6 @@ impl KeyIndex {
             }
         }
         state.evict_down_to(self.memory_bytes);
-    }
-
-    /// The batch at work is given up: its claims are forgotten, and its hours are read anew. Call it
-    /// when no task of the batch runs any more.
-    pub fn rollback(&self) {
-        let mut state = self.state.lock();
-        let State { hours, bytes, .. } = &mut *state;
-        for entry in hours.values_mut().filter(|entry| entry.claimed) {
-            entry.claimed = false;
-            *bytes -= entry.forget();
-        }
     }
 
     /// Memory that the sets take now.

@@ -18,8 +18,8 @@
 //!
 //! [`key::KeyExec`] hashes the key columns into 128 bits; [`exec::DedupExec`] asks the [`KeyIndex`], which
 //! all tasks of a process share, and drops the losers; across processes the [`claims`] of a batch are kept by the
-//! workers together. Which of equal events wins is not promised, that exactly one does is. A claim holds only once its batch is committed: [`KeyIndex::commit`] makes the
-//! claims of a batch last, [`KeyIndex::rollback`] gives them up.
+//! workers together. Which of equal events wins is not promised, that exactly one does is. A claim holds only once its
+//! batch is committed: [`KeyIndex::commit`] makes the claims of a batch last.
 
 pub mod claims;
 pub(crate) mod compact;

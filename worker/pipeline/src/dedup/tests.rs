@@ -348,7 +348,8 @@ fn any_event() -> impl Strategy<Value = Event> {
 #[derive(Debug, Clone)]
 enum Step {
     Run(Vec<Vec<Vec<Event>>>),
-    GiveUp(Vec<Vec<Vec<Event>>>),
+    /// In the midst of a batch.
+    Die(Vec<Vec<Vec<Event>>>),
     Reopen,
 }
 
@@ -359,7 +360,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     };
     prop_oneof![
         4 => tasks().prop_map(Step::Run),
-        1 => tasks().prop_map(Step::GiveUp),
+        1 => tasks().prop_map(Step::Die),
         1 => Just(Step::Reopen),
     ]
 }
@@ -388,9 +389,9 @@ proptest! {
                         let outcome = lake.run(&batches(tasks)).await;
                         seen.check(&tasks.concat().concat(), &outcome);
                     }
-                    Step::GiveUp(tasks) => {
+                    Step::Die(tasks) => {
                         lake.attempt(&batches(tasks)).await;
-                        lake.index.rollback();
+                        lake.reopen();
                     }
                     Step::Reopen => lake.reopen(),
                 }

@@ -53,11 +53,15 @@ impl Chunk {
         self.payload.push(b'\n');
     }
 
-    /// The chunk as a row, which takes the bytes along; then it is empty again.
-    pub(super) fn take(&mut self, split: u32) -> Result<RecordBatch, ArrowError> {
-        let full = std::mem::replace(self, Self::new(self.chunk_bytes));
-        let first = full.offsets.first().copied().unwrap_or(0);
-        let mut payload = full.payload;
+    /// The chunk, and an empty one in its place.
+    pub(super) fn renew(&mut self) -> Self {
+        std::mem::replace(self, Self::new(self.chunk_bytes))
+    }
+
+    /// The chunk as a row, which takes the bytes along.
+    pub(super) fn into_row(self, split: u32) -> Result<RecordBatch, ArrowError> {
+        let first = self.offsets.first().copied().unwrap_or(0);
+        let mut payload = self.payload;
         // A chunk cut short by the end of its split should not hold the room of a full one.
         if payload.len() < payload.capacity() / 2 {
             payload.shrink_to_fit();
@@ -71,7 +75,7 @@ impl Chunk {
                 Arc::new(UInt64Array::from(vec![first])),
                 Arc::new(UInt64Array::from(vec![first])),
                 Arc::new(payload),
-                Arc::new(messages_array(full.offsets, full.ends)?),
+                Arc::new(messages_array(self.offsets, self.ends)?),
             ],
         )
     }

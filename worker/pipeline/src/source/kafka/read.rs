@@ -87,6 +87,7 @@ impl TopicReader {
             place,
             consumer,
             chunk: Chunk::new(self.chunk_bytes),
+            full: Vec::new(),
             next: split.start,
             is_done: split.start >= split.end,
             is_heard: false,
@@ -110,6 +111,8 @@ struct Walk<'a> {
     place: &'a TopicPartition,
     consumer: &'a Consumer,
     chunk: Chunk,
+    /// Chunks that wait until the messages that were fetched with theirs are taken.
+    full: Vec<Chunk>,
     /// One past the last message taken.
     next: u64,
     is_done: bool,
@@ -143,13 +146,15 @@ impl Walk<'_> {
                     return Ok(false);
                 }
             }
-            if self.chunk.is_full() && !emit(self.chunk.take(self.split.index)?) {
-                return Ok(false);
+            for chunk in self.full.drain(..) {
+                if !emit(chunk.into_row(self.split.index)?) {
+                    return Ok(false);
+                }
             }
         }
         // Stops the fetching before the last chunk waits for its consumer.
         drop(fetch);
-        Ok(self.chunk.is_empty() || emit(self.chunk.take(self.split.index)?))
+        Ok(self.chunk.is_empty() || emit(self.chunk.renew().into_row(self.split.index)?))
     }
 
     fn take(&mut self, fetched: Fetched<'_>) {
@@ -165,6 +170,9 @@ impl Walk<'_> {
                 }
                 if offset < self.split.end {
                     self.chunk.push(offset, payload);
+                    if self.chunk.is_full() {
+                        self.full.push(self.chunk.renew());
+                    }
                     self.next = offset + 1;
                     self.delivered.messages += 1;
                     self.delivered.bytes += payload.len() as u64;

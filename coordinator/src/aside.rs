@@ -1,23 +1,24 @@
-//! Threads for queries alone.
+//! Threads for long computing: queries of models, files that a compaction writes anew.
 //!
-//! A query's operators compute for seconds before they let others go on. Beside them, on the same threads, the leader's lease would not
-//! be renewed in time. These threads live as long as the process does: connections to the lake that are opened here stay usable
-//! for everybody.
+//! A query's operators and the encoding of a file compute for seconds before they let others go on. Beside them, on the same
+//! threads, the leader's lease would not be renewed in time. These threads live as long as the process does: connections to the
+//! lake that are opened here stay usable for everybody.
 
 use std::sync::OnceLock;
 
 use tokio::runtime::{Builder, Runtime};
+use tracing::Instrument;
 
-/// As many threads as there are cores; how many of them a query uses, its limits say.
+/// As many threads as there are cores; a query uses as many of them as its limits say, a compaction one.
 static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
 
 /// Runs a future there, and ends it when nobody waits for it any more. None when it panicked, or there are no threads for it.
-pub(super) async fn run<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+pub(crate) async fn run<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
     let begin = || {
         let mut builder = Builder::new_multi_thread();
-        builder.thread_name("models").enable_all().build().ok()
+        builder.thread_name("aside").enable_all().build().ok()
     };
-    let mut running = AbortOnDrop(RUNTIME.get_or_init(begin).as_ref()?.spawn(work));
+    let mut running = AbortOnDrop(RUNTIME.get_or_init(begin).as_ref()?.spawn(work.in_current_span()));
     (&mut running.0).await.ok()
 }
 
