@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use datafusion::catalog::TableProvider;
@@ -155,7 +155,10 @@ async fn session(
     let failed = |error: DataFusionError| of_query(error, limits.memory_bytes);
     let pool = Arc::new(FairSpillPool::new(limits.memory_bytes));
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc();
-    let config = SessionConfig::new().with_target_partitions(limits.threads.max(1));
+    let mut config = SessionConfig::new().with_target_partitions(limits.threads.max(1));
+    // See `without_views`: what a query casts to a text is none either.
+    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+    config.options_mut().execution.parquet.schema_force_view_types = false;
     let context = SessionContext::new_with_config_rt(config, runtime.map_err(failed)?);
     plan::prepare(&context).map_err(failed)?;
     let base = store_url(&source.lake.url)?;
@@ -219,10 +222,25 @@ async fn events(
 }
 
 fn table(lake: &Lake, keys: &[&str], schema: SchemaRef) -> Result<Arc<dyn TableProvider>, MartError> {
+    let schema = without_views(&schema);
     if keys.is_empty() {
         return Ok(Arc::new(EmptyTable::new(schema)));
     }
     Ok(files_table(lake, keys, schema)?)
+}
+
+/// The same columns with texts that hold their own bytes. A window joins the rows of each partition to those before: views would
+/// hold on to every buffer that was read, and each step would pass over all of them.
+fn without_views(schema: &SchemaRef) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| {
+        let field = field.as_ref().clone();
+        if *field.data_type() == DataType::Utf8View {
+            field.with_data_type(DataType::Utf8)
+        } else {
+            field
+        }
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// Rows as the mart declares them, with the period behind.
