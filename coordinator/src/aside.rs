@@ -1,4 +1,4 @@
-//! Threads for long computing: queries of models, files that a compaction writes anew.
+//! Threads for long computing: queries of models, files that a compaction or an erasure reads and writes anew.
 //!
 //! A query's operators and the encoding of a file compute for seconds before they let others go on. Beside them, on the same
 //! threads, the leader's lease would not be renewed in time. These threads live as long as the process does: connections to the
@@ -9,17 +9,42 @@ use std::sync::OnceLock;
 use tokio::runtime::{Builder, Runtime};
 use tracing::Instrument;
 
-/// As many threads as there are cores; a query uses as many of them as its limits say, a compaction one.
+/// As many threads as there are cores; a query uses as many of them as its limits say, a compaction or an erasure one for each
+/// file that it has in hand.
 static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
 
-/// Runs a future there, and ends it when nobody waits for it any more. None when it panicked, or there are no threads for it.
-pub(crate) async fn run<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+/// Threads that read and write files for them. What a thread allocates and another one frees stays its own for its next
+/// allocation, so each of them holds on to some MiB: as many as come up by themselves (hundreds) held several GB after a query
+/// of 20M rows that may have 512 MiB.
+const FILE_THREADS: usize = 8;
+
+/// Work that did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} ended without a result: the process is being stopped, or this is a bug")]
+pub struct Lost {
+    what: String,
+}
+
+/// Runs a future there, and ends it when nobody waits for it any more. `what` is what it computes, for who reads that it is lost.
+pub(crate) async fn run<T: Send + 'static>(
+    what: impl Into<String>,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Lost> {
     let begin = || {
         let mut builder = Builder::new_multi_thread();
-        builder.thread_name("aside").enable_all().build().ok()
+        builder
+            .thread_name("aside")
+            .max_blocking_threads(FILE_THREADS)
+            .enable_all()
+            .build()
+            .ok()
     };
-    let mut running = AbortOnDrop(RUNTIME.get_or_init(begin).as_ref()?.spawn(work.in_current_span()));
-    (&mut running.0).await.ok()
+    let lost = || Lost { what: what.into() };
+    let Some(runtime) = RUNTIME.get_or_init(begin) else {
+        return Err(lost());
+    };
+    let mut running = AbortOnDrop(runtime.spawn(work.in_current_span()));
+    (&mut running.0).await.map_err(|_| lost())
 }
 
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
@@ -39,26 +64,42 @@ mod tests {
     #[tokio::test]
     async fn what_blocks_its_thread_blocks_nobody_else() {
         let (done, is_done) = std::sync::mpsc::channel::<()>();
-        let query = run(async move { is_done.recv_timeout(Duration::from_secs(60)).is_ok() });
+        let query = run("it", async move {
+            is_done.recv_timeout(Duration::from_secs(60)).is_ok()
+        });
         let others = async {
             tokio::task::yield_now().await;
             done.send(()).unwrap();
         };
         let (query, ()) = tokio::join!(query, others);
-        assert_eq!(query, Some(true), "the only thread here was free to say so");
+        assert_eq!(query, Ok(true), "the only thread here was free to say so");
+    }
+
+    #[tokio::test]
+    async fn files_are_read_by_few_threads() {
+        let reads = run("it", async {
+            let reads: Vec<_> = (0..200)
+                .map(|_| tokio::task::spawn_blocking(|| std::thread::current().id()))
+                .collect();
+            futures::future::join_all(reads).await
+        });
+        let threads: std::collections::HashSet<_> =
+            reads.await.unwrap().into_iter().map(Result::unwrap).collect();
+        assert!(threads.len() <= FILE_THREADS, "{threads:?}");
     }
 
     #[tokio::test]
     async fn a_query_that_panics_is_told() {
-        let lost: Option<()> = run(async { panic!("a bug") }).await;
-        assert_eq!(lost, None);
+        let lost: Result<(), Lost> = run("the query", async { panic!("a bug") }).await;
+        let told = lost.unwrap_err().to_string();
+        assert!(told.starts_with("the query ended without a result"), "{told}");
     }
 
     #[tokio::test]
     async fn a_query_that_nobody_waits_for_ends() {
         let (held, mut is_gone) = tokio::sync::oneshot::channel::<()>();
         let (began, has_begun) = tokio::sync::oneshot::channel::<()>();
-        let query = run(async move {
+        let query = run("it", async move {
             let _held = held;
             began.send(()).unwrap();
             std::future::pending::<()>().await;

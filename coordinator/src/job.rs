@@ -67,12 +67,9 @@ pub enum RunError {
         #[source]
         source: Box<SinkError>,
     },
-    /// A compaction was ended from without, or has a bug.
-    #[error("compaction {batch} ended without a result")]
-    CompactionLost {
-        /// The batch.
-        batch: BatchId,
-    },
+    /// Computing that was ended from without, or has a bug.
+    #[error(transparent)]
+    Lost(#[from] crate::aside::Lost),
     /// A batch could not be committed.
     #[error("batch {batch} was not committed")]
     Commit {

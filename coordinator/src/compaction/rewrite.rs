@@ -53,13 +53,12 @@ impl Rewrite for InParquet {
                 source: Box::new(source),
             };
             let Selection { files, keys, .. } = selection.clone();
-            let written = aside::run(async move {
+            let written = aside::run(format!("compaction {id}"), async move {
                 let files = fitting(&spec, files).await?;
                 let report = rewrite(spec, &files, &keys).await?;
                 Ok(Rewritten { files, report })
             });
-            let lost = || RunError::CompactionLost { batch: id.clone() };
-            written.await.ok_or_else(lost)?.map_err(failed)
+            written.await?.map_err(failed)
         }
         .boxed()
     }

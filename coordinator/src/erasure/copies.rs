@@ -29,6 +29,7 @@ use serde_json::Value;
 
 use super::ErasureError;
 use super::find::stored;
+use crate::aside;
 use crate::job::RunError;
 use crate::lake::{Lake, LakeError};
 use crate::ledger::{Entry, LegalHold, State};
@@ -155,7 +156,9 @@ impl Looking<'_> {
     }
 
     async fn in_result(&self, key: &str, bytes: u64) -> Result<bool, ErasureError> {
-        match rows_with(&self.marks, stored(self.lake, key, bytes), key).await {
+        let (marks, object, of) = (self.marks.clone(), stored(self.lake, key, bytes), key.to_owned());
+        let what = format!("looking through {key}");
+        match aside::run(what, async move { rows_with(&marks, object, &of).await }).await? {
             Ok(rows) => Ok(rows > 0),
             Err(error) => match self.bytes(key).await? {
                 None => Ok(false),
@@ -247,7 +250,9 @@ async fn blank(lake: &Lake, marks: &Marks, key: &str) -> Result<(), ErasureError
 /// A result without the person's rows, over the same input, in the place of the one with them.
 async fn rewrite(batches: &mut Batches, marks: &Marks, old: &MartRun) -> Result<(), ErasureError> {
     let object = stored(&batches.lake, &old.object.key, old.object.bytes);
-    let left = copy_without(marks, object, &old.object.key).await?;
+    let (marks, of) = (marks.clone(), old.object.key.clone());
+    let what = format!("writing {of} again");
+    let left = aside::run(what, async move { copy_without(&marks, object, &of).await }).await??;
     let (epoch, version) = (batches.ledger.epoch(), batches.ledger.state().marts.versions + 1);
     let unique = uuid::Uuid::new_v4().simple().to_string();
     let period = period_name(old.from_hour, old.hours);

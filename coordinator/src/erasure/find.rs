@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
 use millrace_pipeline::privacy::{Sealer, Subject};
-use millrace_pipeline::sink::erase::{rejects_without, rows_of};
+use millrace_pipeline::sink::erase::{Without, rejects_without, rows_of};
 use millrace_pipeline::spec::model::Pipeline;
 use millrace_pipeline::stored::StoredObject;
 use millrace_proto::ids::BatchId;
 use millrace_proto::manifest::{DataFile, WrittenObject};
 
 use super::ErasureError;
+use crate::aside;
 use crate::commit::live;
 use crate::compaction::is_of;
 use crate::job::unread;
@@ -142,7 +143,10 @@ async fn look_into(lake: &Lake, subject: &Subject, file: DataFile) -> (DataFile,
 }
 
 async fn rows_in(lake: &Lake, subject: &Subject, file: &DataFile) -> Result<u64, ErasureError> {
-    Ok(rows_of(subject, stored(lake, &file.object.key, file.object.bytes), file).await?)
+    let object = stored(lake, &file.object.key, file.object.bytes);
+    let (subject, file) = (subject.clone(), file.clone());
+    let what = format!("looking through {}", file.object.key);
+    Ok(aside::run(what, async move { rows_of(&subject, object, &file).await }).await??)
 }
 
 async fn records_in(
@@ -151,13 +155,27 @@ async fn records_in(
     sealer: Option<&Sealer>,
     key: &str,
 ) -> Result<u64, ErasureError> {
+    Ok(records_without(lake, subject, sealer, key).await?.erased)
+}
+
+/// A quarantine file without the person's records.
+pub(super) async fn records_without(
+    lake: &Lake,
+    subject: &Subject,
+    sealer: Option<&Sealer>,
+    key: &str,
+) -> Result<Without, ErasureError> {
     let bytes = lake.get(key).await?;
-    let theirs = |payload: &[u8], sealed: bool| is_theirs(subject, sealer, key, payload, sealed);
-    Ok(rejects_without(bytes, theirs)?.erased)
+    let (subject, sealer, file) = (subject.clone(), sealer.cloned(), key.to_owned());
+    let sift = async move {
+        let theirs = |payload: &[u8], sealed| is_theirs(&subject, sealer.as_ref(), &file, payload, sealed);
+        rejects_without(bytes, theirs)
+    };
+    aside::run(format!("looking through {key}"), sift).await?
 }
 
 /// Whether a rejected record is the person's.
-pub(super) fn is_theirs(
+fn is_theirs(
     subject: &Subject,
     sealer: Option<&Sealer>,
     key: &str,

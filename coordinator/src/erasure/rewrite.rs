@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use millrace_pipeline::privacy::{Sealer, Subject};
-use millrace_pipeline::sink::erase::{Without, rejects_without, without};
+use millrace_pipeline::sink::erase::{Without, without};
 use millrace_proto::ids::{Attempt, BatchId, JobId};
 use millrace_proto::keys::TaskNames;
 use millrace_proto::manifest::{DataFile, Manifest, Removed, Replaced, WrittenObject};
 
 use super::ErasureError;
-use super::find::{Found, Reject, is_theirs, stored};
+use super::find::{Found, Reject, records_without, stored};
+use crate::aside;
 use crate::commit;
 use crate::lifecycle::Batches;
 
@@ -69,7 +70,10 @@ impl Writing<'_> {
     async fn data(&mut self, file: &DataFile) -> Result<(), ErasureError> {
         let object = stored(&self.batches.lake, &file.object.key, file.object.bytes);
         let time = &self.batches.pipeline.partition.time;
-        let left = without(self.subject, object, file, time).await?;
+        let (subject, of, time) = (self.subject.clone(), file.clone(), time.clone());
+        let what = format!("writing {} again", file.object.key);
+        let sift = async move { without(&subject, object, &of, &time).await };
+        let left = aside::run(what, sift).await??;
         self.removed().rows += left.erased;
         let number = self.number();
         let key = self.names.data(&file.partition, number);
@@ -94,10 +98,8 @@ impl Writing<'_> {
             self.replaces().quarantine.push(old.clone());
             return Ok(());
         }
-        let bytes = self.batches.lake.get(&old.key).await?;
-        let (subject, sealer) = (self.subject, self.sealer.as_ref());
-        let theirs = |payload: &[u8], sealed: bool| is_theirs(subject, sealer, &old.key, payload, sealed);
-        let left = rejects_without(bytes, theirs)?;
+        let (lake, sealer) = (&self.batches.lake, self.sealer.as_ref());
+        let left = records_without(lake, self.subject, sealer, &old.key).await?;
         self.removed().quarantined += left.erased;
         let number = self.number();
         let day = old

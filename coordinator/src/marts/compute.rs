@@ -33,7 +33,7 @@ use parquet::file::properties::WriterProperties;
 use super::due::Period;
 use super::run::Limits;
 use super::{start_of, writers};
-use crate::aside;
+use crate::aside::{self, Lost};
 use crate::commit::{CommitError, live};
 use crate::lake::{Lake, LakeError};
 use crate::ledger::State;
@@ -66,8 +66,8 @@ pub enum MartError {
     #[error("the query fails: {0}")]
     Query(&'static str),
     /// It was ended from without, or has a bug.
-    #[error("the query ended without a result")]
-    Lost,
+    #[error(transparent)]
+    Lost(#[from] Lost),
     /// The result cannot be written.
     #[error("the result could not be written")]
     Write(#[source] ParquetError),
@@ -80,7 +80,7 @@ impl MartError {
         match self {
             Self::Committed(error) => matches!(error, CommitError::Lake(_)),
             Self::Files(_) | Self::Lake(_) | Self::Store(_) | Self::Write(_) => true,
-            Self::Memory { .. } | Self::Query(_) | Self::Lost => false,
+            Self::Memory { .. } | Self::Query(_) | Self::Lost(_) => false,
         }
     }
 }
@@ -142,7 +142,7 @@ async fn compute_within(
         }
         out.finish(&lake, &key).await
     };
-    aside::run(all).await.ok_or(MartError::Lost)?
+    aside::run("the query", all).await?
 }
 
 /// A session with the tables that the query may name, cut to the window.

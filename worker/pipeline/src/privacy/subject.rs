@@ -56,6 +56,7 @@ pub enum SubjectError {
 }
 
 /// A person. Shows no value of theirs.
+#[derive(Clone)]
 pub struct Subject {
     id: String,
     value: String,
@@ -70,12 +71,14 @@ impl fmt::Debug for Subject {
 }
 
 /// The person's values in one column.
+#[derive(Clone)]
 struct Wanted {
     column: String,
     kind: ColumnType,
     values: Values,
 }
 
+#[derive(Clone)]
 enum Values {
     Texts(Vec<String>),
     Numbers(Vec<i64>),
