@@ -4,9 +4,12 @@
 //! threads, the leader's lease would not be renewed in time. These threads live as long as the process does: connections to the
 //! lake that are opened here stay usable for everybody.
 
+use std::pin::Pin;
 use std::sync::OnceLock;
+use std::task::{Context, Poll};
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 /// As many threads as there are cores; a query uses as many of them as its limits say, a compaction or an erasure one for each
@@ -25,12 +28,20 @@ pub struct Lost {
     what: String,
 }
 
-/// Runs a future there, and ends it when nobody waits for it any more. `what` is what it computes, for who reads that it is lost.
-pub(crate) async fn run<T: Send + 'static>(
+/// Work that was begun there, and is ended when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Running<T> {
+    what: String,
+    /// None where there are no threads for it.
+    task: Option<JoinHandle<T>>,
+}
+
+/// Begins a future there. `what` is what it computes, for who reads that it is lost.
+pub(crate) fn begin<T: Send + 'static>(
     what: impl Into<String>,
     work: impl Future<Output = T> + Send + 'static,
-) -> Result<T, Lost> {
-    let begin = || {
+) -> Running<T> {
+    let threads = || {
         let mut builder = Builder::new_multi_thread();
         builder
             .thread_name("aside")
@@ -39,19 +50,54 @@ pub(crate) async fn run<T: Send + 'static>(
             .build()
             .ok()
     };
-    let lost = || Lost { what: what.into() };
-    let Some(runtime) = RUNTIME.get_or_init(begin) else {
-        return Err(lost());
-    };
-    let mut running = AbortOnDrop(runtime.spawn(work.in_current_span()));
-    (&mut running.0).await.map_err(|_| lost())
+    let runtime = RUNTIME.get_or_init(threads).as_ref();
+    Running {
+        what: what.into(),
+        task: runtime.map(|runtime| runtime.spawn(work.in_current_span())),
+    }
 }
 
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+/// Runs a future there, and ends it when nobody waits for it any more.
+pub(crate) async fn run<T: Send + 'static>(
+    what: impl Into<String>,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Lost> {
+    begin(what, work).await
+}
 
-impl<T> Drop for AbortOnDrop<T> {
+impl<T> Running<T> {
+    /// Whether it has come to its end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.task.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Ends it, and waits until it has let go of everything: until it waits for something itself, that is.
+    pub(crate) async fn stop(mut self) {
+        if let Some(task) = &mut self.task {
+            task.abort();
+            let _ended = task.await;
+        }
+    }
+}
+
+impl<T> Future for Running<T> {
+    type Output = Result<T, Lost>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = match &mut self.task {
+            Some(task) => std::task::ready!(Pin::new(task).poll(context)).ok(),
+            None => None,
+        };
+        let what = &self.what;
+        Poll::Ready(ended.ok_or_else(|| Lost { what: what.clone() }))
+    }
+}
+
+impl<T> Drop for Running<T> {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -93,6 +139,19 @@ mod tests {
         let lost: Result<(), Lost> = run("the query", async { panic!("a bug") }).await;
         let told = lost.unwrap_err().to_string();
         assert!(told.starts_with("the query ended without a result"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_query_that_is_stopped_has_let_go_of_everything() {
+        let held = std::sync::Arc::new(());
+        let theirs = std::sync::Arc::clone(&held);
+        let query = begin("it", async move {
+            let _theirs = theirs;
+            std::future::pending::<()>().await;
+        });
+        assert!(!query.is_over());
+        query.stop().await;
+        assert_eq!(std::sync::Arc::strong_count(&held), 1);
     }
 
     #[tokio::test]

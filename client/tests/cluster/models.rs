@@ -137,3 +137,46 @@ fn leaders_compute_what_is_due_and_the_warehouse_is_duckdbs_whoever_died() {
     assert_eq!(query[0]["n"], 4, "{query}");
     sandbox.verify("shop");
 }
+
+/// Comes to no end: some 10^13 rows of a few thousand.
+const ENDLESS: &str = "SELECT count(*) AS n FROM events a CROSS JOIN events b CROSS JOIN events c CROSS JOIN events d \
+                       WHERE a.quantity + b.quantity + c.quantity + d.quantity > 4";
+
+#[test]
+fn jobs_go_on_while_a_period_is_computed_and_what_needs_its_query_to_end_ends_it() {
+    let sandbox = Sandbox::cluster(1, 1);
+    for (name, seed) in [("shop", 73), ("more", 74)] {
+        sandbox.upload(name, 3_000, seed);
+    }
+    let model = format!("models:\n  - {{name: endless, every: day, sql: \"{ENDLESS}\"}}\n");
+    sandbox.apply_with("shop", SOURCE, &model);
+    sandbox.done(&sandbox.submit("shop", &[]));
+    let metric = |name: &str, more: &str| {
+        let labels = format!("pipeline=\"shop\",model=\"endless\"{more}");
+        sandbox.metric("coordinator-1", &format!("millrace_model_{name}{{{labels}}}"))
+    };
+    // It is told where periods stand when a query has begun.
+    sandbox.until("the period is being computed", |_| {
+        (metric("periods", ",state=\"due\"") == Some(1.0)).then_some(())
+    });
+    sandbox.done(&sandbox.submit("shop", &["--prefix", "s3://millrace/raw/more/"]));
+    let nobody = [
+        "erase",
+        "shop",
+        "--pii-id",
+        "nobody@example.com",
+        "--column",
+        "email",
+    ];
+    let erased = sandbox.json(&[&nobody[..], &["--apply", "--timeout", "120"]].concat());
+    assert_eq!(erased["remaining"], 0, "{erased}");
+    // A backfill waits until no other period is computed: then it is one that a cancelled job leaves behind.
+    let backfill = sandbox.json(&["models", "backfill", "shop", "--model", "endless"]);
+    let backfill = backfill["job"].as_str().unwrap().to_owned();
+    sandbox.json(&["job", "cancel", &backfill]);
+    sandbox.json(&[&nobody[..], &["--apply", "--timeout", "120"]].concat());
+    assert_eq!(sandbox.job(&backfill)["state"], "cancelled");
+    assert_eq!(metric("periods", ",state=\"current\""), Some(0.0));
+    assert_eq!(metric("failures_total", ""), None);
+    sandbox.verify("shop");
+}

@@ -199,7 +199,7 @@ fn a_kill_at_each_step_leaves_the_old_rows_or_the_new_ones() {
 #[test]
 fn a_query_that_does_not_fit_by_several_threads_is_computed_by_one() {
     let sandbox = shop(60_000, 64);
-    let narrow = ["--memory", "32", "--threads", "2", "--log", "info"];
+    let narrow = ["--memory", "20", "--threads", "2", "--log", "info"];
     let output = sandbox.command(&["models", "run"], &narrow).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");

@@ -15,7 +15,8 @@
 //! | workers leave and take with them what an attempt needed | tries again at once                                   |
 //! | the brokers do not answer, or a table that must be looked up in | asks again, for as long as it takes             |
 //! | a job lets go of what is too old, holds it or erases a person | does so between two batches                    |
-//! | no job has a batch to be run            | computes due periods of models, compacts complete hours, deletes what was replaced |
+//! | no job has a batch to be run            | begins to compute a due period of a model, compacts complete hours, deletes what was replaced |
+//! | a period of a model is computed         | commits it between two steps; jobs go on meanwhile                    |
 //! | it still fails, or its job is cancelled | gives the batch up, unless its manifest is there: its positions are free |
 //! | the leadership is lost                  | is dropped where it stands: the ledger refuses it from then on          |
 
@@ -243,25 +244,25 @@ pub async fn run(
     let mut lane = Lane::new(tools, pipeline, jobs.clone());
     lane.finish_interrupted().await?;
     loop {
+        lane.commit_model().await?;
         let next = lane.step().await?;
-        let is_idle = next.is_none_or(|pause| !pause.is_zero());
-        // Dashboards wait for models, nobody for a compaction.
-        if is_idle && (lane.model().await? || lane.tidy().await?) {
+        let pause = next.unwrap_or(LINGER);
+        if pause.is_zero() {
             continue;
         }
-        let Some(pause) = next else {
-            let more = tokio::time::timeout(LINGER, jobs.changed()).await;
-            match more {
-                Ok(Ok(())) => continue,
-                Ok(Err(_)) | Err(_) if lane.is_idle() && !lane.models.has_resting() => return Ok(()),
-                Ok(Err(_)) | Err(_) => continue,
+        // Dashboards wait for models, nobody for a compaction.
+        if !lane.models.is_computing() && (lane.model().await? || lane.tidy().await?) {
+            continue;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {
+                let has_models = lane.models.is_computing() || lane.models.has_resting();
+                if next.is_none() && lane.is_idle() && !has_models {
+                    return Ok(());
+                }
             }
-        };
-        if !pause.is_zero() {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                changed = jobs.changed() => if changed.is_err() { return Ok(()) },
-            }
+            changed = jobs.changed() => if changed.is_err() { return Ok(()) },
+            () = lane.models.over() => {}
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What a lane does for models: due periods in idle moments, periods of a backfill in its job's turn.
 //!
 //! In: the ledger's hours and results, the newest applied version of the pipeline. Out: results, one period at a time, in this
-//! process with bounded memory: a job waits for no longer than one period takes. A period that cannot be computed rests for a
-//! while, the others go on; a lane stays while one rests.
+//! process with bounded memory. Jobs go on while one is computed; compactions and the deletion of replaced files wait, for its
+//! query reads what they would take away, and what lets go of data ends it. A period that cannot be computed rests for a while, the
+//! others go on; a lane stays while one rests.
 //!
 //! Nobody submits a job for what is due, so lanes are begun for pipelines with models too: when their coordinator begins to
 //! lead, and when a new version is applied.
@@ -27,7 +28,7 @@ use crate::job::RunError;
 use crate::lake::Lake;
 use crate::lifecycle::Batches;
 use crate::marts::due::{Period, Standing, periods};
-use crate::marts::{self, Limits, period_name};
+use crate::marts::{self, Computing, Limits, period_name};
 use crate::metrics::models::ModelMetrics;
 
 /// What a query may use at the leader: one thread, for each has buffers of its own, and the leader has other work to do.
@@ -54,6 +55,8 @@ pub(super) struct Modelling {
     resting: BTreeMap<(String, String), Instant>,
     /// The newest version, and its number.
     newest: Option<(u32, Arc<Pipeline>)>,
+    /// The period that is being computed.
+    computing: Option<Computing>,
 }
 
 impl Default for Modelling {
@@ -65,6 +68,7 @@ impl Default for Modelling {
             sweep_at: now,
             resting: BTreeMap::new(),
             newest: None,
+            computing: None,
         }
     }
 }
@@ -74,13 +78,42 @@ impl Modelling {
     pub(super) fn has_resting(&self) -> bool {
         !self.resting.is_empty()
     }
+
+    /// Whether a period is being computed.
+    pub(super) fn is_computing(&self) -> bool {
+        self.computing.is_some()
+    }
+
+    /// Waits until that is over; for ever where there is none.
+    pub(super) async fn over(&mut self) {
+        match &mut self.computing {
+            Some(computing) => computing.over().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends it: it is due again.
+    pub(super) async fn stop(&mut self) {
+        if let Some(computing) = self.computing.take() {
+            self.done_at = None;
+            computing.stop().await;
+        }
+    }
+
+    /// Ends it if it is a backfill's whose job is active no longer.
+    pub(super) async fn stop_unless(&mut self, is_active: impl Fn(&str) -> bool) {
+        let job = self.computing.as_ref().and_then(Computing::job);
+        if job.is_some_and(|job| !is_active(job.as_str())) {
+            self.stop().await;
+        }
+    }
 }
 
 impl Lane {
-    /// Computes the next period that is due; whether there was one.
+    /// Begins to compute the next period that is due; whether there was one.
     ///
     /// # Errors
-    /// When the ledger refuses or fails.
+    /// When the registry fails.
     pub async fn model(&mut self) -> Result<bool, LaneError> {
         let Some(length) = self.batches.as_ref().map(|batches| batches.ledger.state().length) else {
             return Ok(false);
@@ -110,29 +143,13 @@ impl Lane {
             let name = period_name(period.from_hour, period.hours);
             !resting.contains_key(&(mart.name.clone(), name))
         };
-        let stepped = marts::step(batches, &pipeline.marts, LIMITS, &is_free).await;
-        let metrics = &self.tools.metrics.models;
-        stand(metrics, &self.name, batches, &pipeline);
-        match stepped {
-            Ok(Some(run)) => {
-                metrics.took(self.name.as_str(), &run.mart, now.elapsed());
-                self.tools.committed.send_replace(());
-                return Ok(true);
-            }
-            Ok(None) => self.models.done_at = Some(length),
-            Err(RunError::Ledger(error)) => return Err(error.into()),
-            Err(RunError::Mart { mart, period, source }) => {
-                let error = chain(&*source);
-                tracing::error!(pipeline = %self.name, model = mart, period, error, "a model's period could not be computed");
-                metrics.failed(self.name.as_str(), &mart);
-                self.models.resting.insert((mart, period), now + REST);
-                return Ok(true);
-            }
-            Err(error) => {
-                tracing::warn!(pipeline = %self.name, error = chain(&error), "models wait");
-                self.models.done_at = Some(length);
-            }
+        let begun = marts::begin(batches, &pipeline.marts, LIMITS, &is_free);
+        stand(&self.tools.metrics.models, &self.name, batches, &pipeline);
+        if begun.is_some() {
+            self.models.computing = begun;
+            return Ok(true);
         }
+        self.models.done_at = Some(length);
         if now >= self.models.sweep_at {
             self.models.sweep_at = now + SWEEP_EVERY;
             match marts::sweep(batches).await {
@@ -146,6 +163,45 @@ impl Lane {
             }
         }
         Ok(false)
+    }
+
+    /// Commits the period that was being computed, if its query is over.
+    ///
+    /// # Errors
+    /// When the ledger or the registry refuse or fail.
+    pub async fn commit_model(&mut self) -> Result<(), LaneError> {
+        let Some(computing) = self.models.computing.take_if(|computing| computing.is_over()) else {
+            return Ok(());
+        };
+        let Some(batches) = &mut self.batches else {
+            return Ok(());
+        };
+        let (job, began) = (computing.job().map(ToString::to_string), computing.began());
+        let committed = computing.commit(batches).await;
+        let metrics = &self.tools.metrics.models;
+        match committed {
+            Ok(run) => {
+                metrics.took(self.name.as_str(), &run.mart, began.elapsed());
+                self.tools.committed.send_replace(());
+                job.iter().for_each(|id| self.rotate(id));
+            }
+            Err(RunError::Mart { mart, period, source }) => {
+                let error = chain(&*source);
+                tracing::error!(pipeline = %self.name, model = mart, period, error, "a model's period could not be computed");
+                metrics.failed(self.name.as_str(), &mart);
+                match job {
+                    Some(id) => {
+                        let error = RunError::Mart { mart, period, source };
+                        self.fail(&id, &error.into()).await?;
+                    }
+                    None => {
+                        self.models.resting.insert((mart, period), Instant::now() + REST);
+                    }
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     /// Reads the newest version of the pipeline, if it is another one than before.
@@ -171,10 +227,18 @@ impl Lane {
         Ok(())
     }
 
-    /// Computes the next period that a backfill asks for; whether it is done.
-    pub(super) async fn backfill(&mut self, id: &str, asked: &ModelsInput) -> Result<bool, LaneError> {
+    /// Begins to compute the next period that a backfill asks for, once no other is computed; how long to wait then, none when
+    /// the backfill is done.
+    pub(super) async fn backfill(
+        &mut self,
+        id: &str,
+        asked: &ModelsInput,
+    ) -> Result<Option<Duration>, LaneError> {
+        if self.models.is_computing() {
+            return Ok(Some(LOOK_EVERY));
+        }
         let (Some(running), Some(batches)) = (self.running.get(id), &mut self.batches) else {
-            return Ok(true);
+            return Ok(None);
         };
         let pipeline = Arc::clone(&running.prepared.steps.pipeline);
         let known: BTreeSet<&str> = pipeline.marts.iter().map(|mart| mart.name.as_str()).collect();
@@ -203,17 +267,8 @@ impl Lane {
             (Arc::clone(&prepared.lake), prepared.root.clone()),
             self.tools.workplace.s3(),
         );
-        let began = Instant::now();
-        let ran = marts::backfill(batches, &pipeline.marts, &job, LIMITS, &is_asked).await;
-        let metrics = &self.tools.metrics.models;
-        if let Err(RunError::Mart { mart, .. }) = &ran {
-            metrics.failed(self.name.as_str(), mart);
-        }
-        let Some(run) = ran? else {
-            return Ok(true);
-        };
-        metrics.took(self.name.as_str(), &run.mart, began.elapsed());
-        stand(metrics, &self.name, batches, &pipeline);
+        self.models.computing = marts::begin_backfill(batches, &pipeline.marts, &job, LIMITS, &is_asked);
+        stand(&self.tools.metrics.models, &self.name, batches, &pipeline);
         let lateness = pipeline.partition.lateness_seconds;
         let all = periods(batches.ledger.state(), &pipeline.marts, lateness);
         let meant: Vec<&Period> = all
@@ -226,7 +281,6 @@ impl Lane {
             run.and_then(|run| run.job.as_ref()) == Some(&job)
         };
         let (positions, done) = (meant.len() as u64, meant.iter().filter(is_done).count() as u64);
-        self.tools.committed.send_replace(());
         let update = |job: &mut millrace_proto::v1::Job| {
             job.progress = Some(Progress {
                 positions_done: done,
@@ -238,7 +292,7 @@ impl Lane {
             .registry
             .update_job(&self.tools.lead, id, update)
             .await?;
-        Ok(false)
+        Ok(self.models.is_computing().then_some(LOOK_EVERY))
     }
 }
 

@@ -38,6 +38,10 @@ impl Lane {
             return Ok(None);
         };
         let (job, prepared) = (running.job.clone(), std::sync::Arc::clone(&running.prepared));
+        if lets_go(&job) {
+            // What it reads would leave, and what it writes could bring a person back.
+            self.models.stop().await;
+        }
         self.wear(&prepared, &job);
         let Some(batches) = &mut self.batches else {
             return Ok(None);
@@ -115,6 +119,14 @@ impl Lane {
             }
             Told::Erasure(_) | Told::Hold(_) => {}
         }
+    }
+}
+
+fn lets_go(job: &v1::Job) -> bool {
+    let asked = job.input.as_ref().and_then(|input| input.input.as_ref());
+    match asked {
+        Some(Asked::Erasure(asked)) => !asked.dry_run,
+        other => matches!(other, Some(Asked::Retention(_))),
     }
 }
 

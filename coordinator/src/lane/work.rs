@@ -216,6 +216,7 @@ impl Lane {
             self.unfollow();
         }
         self.turn.retain(|id| active.contains_key(id));
+        self.models.stop_unless(|id| active.contains_key(id)).await;
         for job in active.into_values() {
             if !self.is_ours(&job) || self.running.contains_key(&job.job_id) {
                 continue;
@@ -383,12 +384,11 @@ impl Lane {
                 Ok(None)
             }
             Next::Models(asked) => {
-                if self.backfill(id, &asked).await? {
+                let pause = self.backfill(id, &asked).await?;
+                if pause.is_none() {
                     self.succeed(id, false).await?;
-                } else {
-                    self.rotate(id);
                 }
-                Ok(None)
+                Ok(pause)
             }
             Next::Upkeep => {
                 let span = self
@@ -409,7 +409,7 @@ impl Lane {
     }
 
     /// The other jobs come first now.
-    fn rotate(&mut self, id: &str) {
+    pub(super) fn rotate(&mut self, id: &str) {
         if let Some(at) = self.turn.iter().position(|turn| turn == id) {
             self.turn.remove(at);
             self.turn.push_back(id.to_owned());

@@ -13,9 +13,12 @@ use arrow::error::ArrowError;
 use bytes::Bytes;
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext, ident, lit};
 use datafusion::scalar::ScalarValue;
 use futures::future::BoxFuture;
@@ -33,7 +36,7 @@ use parquet::file::properties::WriterProperties;
 use super::due::Period;
 use super::run::Limits;
 use super::{start_of, writers};
-use crate::aside::{self, Lost};
+use crate::aside::Lost;
 use crate::commit::{CommitError, live};
 use crate::lake::{Lake, LakeError};
 use crate::ledger::State;
@@ -56,11 +59,13 @@ pub enum MartError {
     Store(#[source] Box<DataFusionError>),
     /// The query wants more than it may have.
     #[error(
-        "the query needs more than {mib} MiB of memory and cannot go on from disk; give it more, or let it hold less"
+        "the query needs more than {mib} MiB of memory and cannot go on from disk; give it more, or let it hold less: {what}"
     )]
     Memory {
         /// What it may have.
         mib: usize,
+        /// Which of its operators has how much, and wants how much more.
+        what: String,
     },
     /// The query fails on some row.
     #[error("the query fails: {0}")]
@@ -85,77 +90,83 @@ impl MartError {
     }
 }
 
-/// What a period is computed from.
-pub(super) struct Source<'a> {
-    pub(super) pipeline: &'a Pipeline,
-    pub(super) lake: &'a Lake,
-    pub(super) state: &'a State,
+/// The part of a query's memory that its sorts set aside to merge what they have sorted. A merge holds each row's key once more, in
+/// a form that takes 33 bytes for the shortest text: of narrow rows that is more than the rows themselves.
+const MERGES: usize = 4;
+
+/// What a period is computed from: the ledger goes on meanwhile.
+pub(super) struct Source {
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) lake: Lake,
+    pub(super) state: State,
+    pub(super) mart: Mart,
+    pub(super) period: Period,
 }
 
 /// Computes a period into an object of this key.
-pub(super) async fn compute(
-    source: &Source<'_>,
-    mart: &Mart,
-    period: &Period,
-    key: &str,
-    limits: Limits,
-) -> Result<WrittenObject, MartError> {
-    let computed = compute_within(source, mart, period, key, limits).await;
+pub(super) async fn compute(source: Source, key: String, limits: Limits) -> Result<WrittenObject, MartError> {
+    let computed = compute_within(&source, &key, limits).await;
     if limits.threads > 1 && matches!(computed, Err(MartError::Memory { .. })) {
         tracing::info!(
-            model = mart.name,
+            model = source.mart.name,
             mib = limits.memory_bytes >> 20,
             threads = limits.threads,
             "the query does not fit into its memory by so many threads: it is run by one"
         );
         let alone = Limits { threads: 1, ..limits };
-        return compute_within(source, mart, period, key, alone).await;
+        return compute_within(&source, &key, alone).await;
     }
     computed
 }
 
-async fn compute_within(
-    source: &Source<'_>,
-    mart: &Mart,
-    period: &Period,
-    key: &str,
-    limits: Limits,
-) -> Result<WrittenObject, MartError> {
+async fn compute_within(source: &Source, key: &str, limits: Limits) -> Result<WrittenObject, MartError> {
     let failed = |error: DataFusionError| of_query(error, limits.memory_bytes);
-    let context = session(source, mart, period, limits).await?;
+    let Source {
+        lake, mart, period, ..
+    } = source;
+    let context = session(source, limits).await?;
     let (start, end) = period.bounds_us();
     let frame = context.sql(&mart.sql).await.map_err(failed)?;
     let frame = frame
         .with_param_values(plan::bounds(start, end))
         .map_err(failed)?;
     let schema = mart.schema();
-    let mut out = Output::new(source.lake, key, SchemaRef::clone(&schema))?;
-    let (lake, key) = (source.lake.clone(), key.to_owned());
-    let all = async move {
-        let failed = |error: DataFusionError| of_query(error, limits.memory_bytes);
-        let mut rows = frame.execute_stream().await.map_err(failed)?;
-        while let Some(batch) = rows.next().await {
-            let batch = shaped(&batch.map_err(failed)?, &schema, start).map_err(|_| {
-                MartError::Query("a value does not fit the type that its column was planned with")
-            })?;
-            out.write(&batch).await?;
+    let mut out = Output::new(lake, key, SchemaRef::clone(&schema))?;
+    let query = cooperative(frame.create_physical_plan().await.map_err(failed)?).map_err(failed)?;
+    let mut rows = execute_stream(query, context.task_ctx()).map_err(failed)?;
+    while let Some(batch) = rows.next().await {
+        let batch = shaped(&batch.map_err(failed)?, &schema, start).map_err(|_| {
+            MartError::Query("a value does not fit the type that its column was planned with")
+        })?;
+        out.write(&batch).await?;
+    }
+    out.finish(lake, key).await
+}
+
+/// Operators of several inputs may make endlessly many rows of few, and come to no point at which the query could be ended: each of
+/// their batches is one now.
+fn cooperative(query: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let wrapped = query.transform_up(|operator| {
+        if operator.children().len() > 1 {
+            Ok(Transformed::yes(Arc::new(CooperativeExec::new(operator)) as _))
+        } else {
+            Ok(Transformed::no(operator))
         }
-        out.finish(&lake, &key).await
-    };
-    aside::run("the query", all).await?
+    });
+    Ok(wrapped?.data)
 }
 
 /// A session with the tables that the query may name, cut to the window.
-async fn session(
-    source: &Source<'_>,
-    mart: &Mart,
-    period: &Period,
-    limits: Limits,
-) -> Result<SessionContext, MartError> {
+async fn session(source: &Source, limits: Limits) -> Result<SessionContext, MartError> {
     let failed = |error: DataFusionError| of_query(error, limits.memory_bytes);
+    let Source { mart, period, .. } = source;
     let pool = Arc::new(FairSpillPool::new(limits.memory_bytes));
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc();
-    let mut config = SessionConfig::new().with_target_partitions(limits.threads.max(1));
+    let threads = limits.threads.max(1);
+    let aside = limits.memory_bytes / MERGES / threads;
+    let mut config = SessionConfig::new()
+        .with_target_partitions(threads)
+        .with_sort_spill_reservation_bytes(aside);
     // See `without_views`: what a query casts to a text is none either.
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
     config.options_mut().execution.parquet.schema_force_view_types = false;
@@ -185,7 +196,7 @@ async fn session(
             .filter(|run| period.window_hour < run.from_hour + run.hours && run.from_hour < period.end_hour())
             .map(|run| run.object.key.as_str())
             .collect();
-        let table = table(source.lake, &keys, read.schema())?;
+        let table = table(&source.lake, &keys, read.schema())?;
         plan::register(&context, used, table).map_err(failed)?;
     }
     Ok(context)
@@ -193,14 +204,14 @@ async fn session(
 
 /// The events of the window, as the files that count hold them.
 async fn events(
-    source: &Source<'_>,
+    source: &Source,
     context: &SessionContext,
     period: &Period,
 ) -> Result<Arc<dyn TableProvider>, MartError> {
     let broken = |_| MartError::Query("the events' table cannot be cut to the window");
-    let wrote = writers(source.state, period.window_hour, period.end_hour());
+    let wrote = writers(&source.state, period.window_hour, period.end_hour());
     let batches = source.state.committed().filter(|(id, _)| wrote.contains(id));
-    let manifests = live::all(live::each(source.lake, batches).await);
+    let manifests = live::all(live::each(&source.lake, batches).await);
     let manifests = manifests.map_err(|unread| MartError::Committed(unread.1))?;
     let (from, to) = (start_of(period.window_hour), start_of(period.end_hour()));
     let keys: Vec<&str> = live::files(&manifests)
@@ -211,7 +222,7 @@ async fn events(
         .collect();
     let partition = &source.pipeline.partition;
     let schema = events_schema(&source.pipeline.columns, &partition.by);
-    let table = table(source.lake, &keys, schema)?;
+    let table = table(&source.lake, &keys, schema)?;
     let time = |us| lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())));
     let column = || ident(partition.time.as_str());
     let window = context
@@ -329,8 +340,10 @@ fn of_query(error: DataFusionError, memory_bytes: usize) -> MartError {
         reason = "all other causes read alike to the user"
     )]
     match error.find_root() {
-        DataFusionError::ResourcesExhausted(_) => MartError::Memory {
+        // Names of operators and sizes: nothing of a row.
+        DataFusionError::ResourcesExhausted(what) => MartError::Memory {
             mib: memory_bytes >> 20,
+            what: what.clone(),
         },
         DataFusionError::ObjectStore(_) => MartError::Store(Box::new(error)),
         DataFusionError::ArrowError(error, _) => MartError::Query(match **error {
@@ -362,7 +375,7 @@ mod tests {
         let full = DataFusionError::ResourcesExhausted("16 MiB are left".to_owned());
         assert!(matches!(
             of_query(shared(full), 64 << 20),
-            MartError::Memory { mib: 64 }
+            MartError::Memory { mib: 64, what } if what == "16 MiB are left"
         ));
         let store = object_store::Error::Generic {
             store: "S3",

@@ -15,6 +15,7 @@
 //! The queries run in this process, with bounded memory and spilled to disk beyond that, one period at a time: on a cluster
 //! at the leader, as compactions do. Workers know the operators of the data path and no others; a period's input is pruned to its
 //! window and its result is small, so that what a plan across machines would win is less than what it would cost to keep one.
+//! A cluster's jobs go on meanwhile.
 
 mod compute;
 pub mod due;
@@ -27,7 +28,7 @@ use millrace_proto::ids::BatchId;
 
 pub use compute::MartError;
 pub use embedded::{Asked, Done, Failed, run};
-pub use run::{Limits, backfill, step};
+pub use run::{Computing, Limits, begin, begin_backfill};
 pub use state::{MartRun, Marts};
 pub use sweep::sweep;
 
