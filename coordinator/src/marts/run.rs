@@ -47,7 +47,7 @@ pub struct Computing {
     outcome: Option<Result<WrittenObject, MartError>>,
 }
 
-/// Computes the next period that is due; none when there is none. `is_free` says which may be tried.
+/// Computes what [`begin`] begins.
 ///
 /// # Errors
 /// The ledger's, or [`RunError::Mart`]: then others may be tried.
@@ -63,7 +63,7 @@ pub(super) async fn step(
     }
 }
 
-/// Begins to compute what [`step`] computes.
+/// Begins to compute the next period that is due; none when there is none. `is_free` says which may be tried.
 #[must_use]
 pub fn begin(
     batches: &Batches,
@@ -77,8 +77,7 @@ pub fn begin(
     one(batches, marts, period, None, limits)
 }
 
-/// Computes the next period of a backfill, whether it is due or not: those whose input is complete, each once; none when there
-/// is none. `is_asked` says which are meant.
+/// Computes what [`begin_backfill`] begins.
 ///
 /// # Errors
 /// As [`step`].
@@ -95,7 +94,8 @@ pub(super) async fn backfill(
     }
 }
 
-/// Begins to compute what [`backfill`] computes.
+/// Begins to compute the next period of a backfill, whether it is due or not: those whose input is complete, each once; none when
+/// there is none. `is_asked` says which are meant.
 #[must_use]
 pub fn begin_backfill(
     batches: &Batches,
@@ -187,7 +187,7 @@ impl Computing {
     /// Waits for it and commits it.
     ///
     /// # Errors
-    /// As [`step`].
+    /// The ledger's, or [`RunError::Mart`]: then others may be tried.
     pub async fn commit(mut self, batches: &mut Batches) -> Result<MartRun, RunError> {
         let object = match self.outcome.take() {
             Some(outcome) => outcome,
