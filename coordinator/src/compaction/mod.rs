@@ -43,6 +43,8 @@ const JOB: &str = "compaction";
 
 /// Hours of one batch, at most.
 const HOURS_MAX: usize = 64;
+/// Bytes of one batch, at most, if it takes more than a partition: some seconds of encoding, which a job's batch waits for.
+const STEP_BYTES: u64 = 32 << 20;
 
 /// Does the next compaction that is due; none when there is none.
 ///
@@ -152,10 +154,16 @@ async fn run(
 ) -> Result<Manifest, RunError> {
     let selection = selected(batches, id).await?;
     let Rewritten { files, report } = by.rewrite(batches, id, attempt, &selection).await?;
+    let hours = if files.is_empty() && !selection.files.is_empty() {
+        // None of them can be written as the table is now, and they would come first again.
+        asked(batches, id)
+    } else {
+        selection.finished
+    };
     let replaces = Replaced {
         files,
         keys: selection.keys,
-        hours: selection.finished,
+        hours,
         quarantine: Vec::new(),
     };
     let manifest = manifest(batches, &job()?, id, attempt, report, replaces);
@@ -169,14 +177,16 @@ async fn run(
     Ok(committed.manifest)
 }
 
+/// The hours that stand in the ledger for the batch.
+fn asked(batches: &Batches, id: &BatchId) -> Vec<i64> {
+    let batch = batches.ledger.state().batches.get(id);
+    batch.map(|batch| batch.compacts.clone()).unwrap_or_default()
+}
+
 /// What the batch rewrites: a function of the batches before it.
 async fn selected(batches: &Batches, id: &BatchId) -> Result<Selection, RunError> {
     let state = batches.ledger.state();
-    let hours = state
-        .batches
-        .get(id)
-        .map(|batch| batch.compacts.clone())
-        .unwrap_or_default();
+    let hours = asked(batches, id);
     let records = hours.iter().filter_map(|hour| state.event_time.hours.get(hour));
     let writers: std::collections::BTreeSet<&BatchId> =
         records.flat_map(|record| record.batches.iter()).collect();
@@ -185,6 +195,7 @@ async fn selected(batches: &Batches, id: &BatchId) -> Result<Selection, RunError
     let manifests = manifests.map_err(|error| unread(*error))?;
     let limits = Limits {
         file_bytes: batches.pipeline.lake.file_bytes,
+        step_bytes: STEP_BYTES,
     };
     let is_complete = |hour: i64| {
         let record = state.event_time.hours.get(&hour);

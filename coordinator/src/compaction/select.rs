@@ -10,7 +10,8 @@
 //! | is the only small one of its partition              | no                                                          |
 //! | was written by a compaction, like all small ones of its partition | no: what came out small once would again      |
 //!
-//! One batch takes about as much as one file holds, so that it does not keep other batches waiting; the next one goes on.
+//! One batch takes a partition, or several that are small together, so that other batches wait for about a file's writing at the
+//! most; the next one goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +25,8 @@ use crate::hours::{first_hour, last_hour};
 pub(super) struct Limits {
     /// Size of a full data file.
     pub file_bytes: u64,
+    /// Another partition is begun as long as no more is taken.
+    pub step_bytes: u64,
 }
 
 /// What one compaction rewrites.
@@ -75,9 +78,10 @@ pub(super) fn select(
             continue;
         }
         let mut taken: Vec<&DataFile> = Vec::new();
+        let is_next = bytes > 0 && bytes >= limits.step_bytes;
         for file in fresh.into_iter().chain(compacted) {
             let is_first = bytes == 0 || taken.len() == 1;
-            if is_first || bytes + file.object.bytes <= limits.file_bytes {
+            if !is_next && (is_first || bytes + file.object.bytes <= limits.file_bytes) {
                 bytes += file.object.bytes;
                 taken.push(file);
             } else {

@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::hours::HOUR_US;
 
-const LIMITS: Limits = Limits { file_bytes: 1_000 };
+const LIMITS: Limits = Limits {
+    file_bytes: 1_000,
+    step_bytes: 1_000,
+};
 
 fn object(key: String, bytes: u64) -> WrittenObject {
     WrittenObject {
@@ -83,6 +86,29 @@ fn small_files_of_a_partition_are_taken_and_others_stay() {
         selection.keys.iter().map(|file| file.hour).collect::<Vec<_>>(),
         [0, 0, 0]
     );
+}
+
+#[test]
+fn a_step_takes_partitions_until_it_has_enough_and_the_next_one_goes_on() {
+    let two = |partition: &'static str, hour, bytes| {
+        let of = |name: &str| file(&format!("{name}{partition}"), partition, (hour, hour), bytes);
+        [of("a"), of("b")]
+    };
+    let files = [two("0", 0, 20), two("1", 1, 100), two("2", 2, 20)].concat();
+    let manifests = [manifest(1, files, Replaced::default())];
+    let limits = Limits {
+        step_bytes: 150,
+        ..LIMITS
+    };
+    let selection = select(&manifests, &[0, 1, 2], &|_| false, limits);
+    assert_eq!(names(&selection.files), ["a0", "b0", "a1", "b1"]);
+    assert_eq!(selection.finished, [0, 1]);
+    let limits = Limits {
+        step_bytes: 0,
+        ..LIMITS
+    };
+    let selection = select(&manifests, &[0, 1, 2], &|_| false, limits);
+    assert_eq!(names(&selection.files), ["a0", "b0"], "at least one");
 }
 
 #[test]

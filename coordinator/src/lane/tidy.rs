@@ -1,8 +1,8 @@
 //! What a lane does in idle moments: complete hours are compacted, replaced files are deleted.
 //!
-//! In: the ledger's hours. Out: compactions, each a batch like any other. It is done in this process, one file's worth at a
-//! time, and only when no job has a batch to be run: no job waits longer than that. A lane whose jobs are over goes on until
-//! nothing is left to be compacted.
+//! In: the ledger's hours. Out: compactions, each a batch like any other. It is done in this process, a partition at a time, or
+//! several small ones, and only when no job has a batch to be run: no job waits longer than that. A lane whose jobs are over goes
+//! on until nothing is left to be compacted.
 
 use std::time::Duration;
 

@@ -12,6 +12,7 @@ use millrace_pipeline::spec::marts::Mart;
 use millrace_proto::ids::JobId;
 use millrace_proto::keys;
 use millrace_proto::manifest::WrittenObject;
+use tokio::sync::Semaphore;
 
 use super::compute::{Source, compute};
 use super::due::{self, Period, Standing};
@@ -21,6 +22,10 @@ use crate::aside::{self, Running};
 use crate::job::RunError;
 use crate::ledger::Entry;
 use crate::lifecycle::{Batches, Moment, now_us};
+
+/// Queries of a process at once, whatever pipelines they are of: each has memory of its own. Not one, so that a long one does not
+/// hold up the models of all others.
+static QUERIES: Semaphore = Semaphore::const_new(2);
 
 /// What a query may use.
 #[derive(Debug, Clone, Copy)]
@@ -139,6 +144,11 @@ fn one(
         mart: mart.clone(),
         period: period.clone(),
     };
+    // It is not closed.
+    let work = async move {
+        let _turn = QUERIES.acquire().await;
+        compute(source, key, limits).await
+    };
     Some(Computing {
         mart: mart.name.clone(),
         definition: mart.digest.clone(),
@@ -146,7 +156,7 @@ fn one(
         version,
         job: job.cloned(),
         began: Instant::now(),
-        work: aside::begin("the query", compute(source, key, limits)),
+        work: aside::begin("the query", work),
         outcome: None,
     })
 }
