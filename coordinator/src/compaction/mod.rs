@@ -43,7 +43,7 @@ const JOB: &str = "compaction";
 
 /// Hours of one batch, at most.
 const HOURS_MAX: usize = 64;
-/// Bytes of one batch, at most, if it takes more than a partition: some seconds of encoding, which a job's batch waits for.
+/// Bytes at which one batch begins no further partition: some seconds of encoding, which a job's batch waits for.
 const STEP_BYTES: u64 = 32 << 20;
 
 /// Does the next compaction that is due; none when there is none.

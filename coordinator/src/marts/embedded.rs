@@ -10,7 +10,7 @@ use millrace_pipeline::spec::model::Pipeline;
 use millrace_proto::ids::JobId;
 
 use super::due::{self, Period, Standing};
-use super::run::{Limits, backfill, step};
+use super::run::{Limits, begin, begin_backfill};
 use super::state::MartRun;
 use super::{period_name, sweep};
 use crate::causes::chain;
@@ -76,18 +76,18 @@ pub fn run<'a>(
         loop {
             let is_new =
                 |mart: &Mart, period: &Period| asked.is_asked(mart) && !done.has_failed(mart, period);
-            let ran = match asked.again {
-                None => step(&mut batches, &marts, limits, &is_new).await,
+            let begun = match asked.again {
+                None => begin(&batches, &marts, limits, &is_new),
                 Some((from, to)) => {
                     let within = |mart: &Mart, period: &Period| {
                         is_new(mart, period) && period.from_hour < to && from < period.end_hour()
                     };
-                    backfill(&mut batches, &marts, &job, limits, &within).await
+                    begin_backfill(&batches, &marts, &job, limits, &within)
                 }
             };
-            match ran {
-                Ok(Some(run)) => done.runs.push(run),
-                Ok(None) => break,
+            let Some(computing) = begun else { break };
+            match computing.commit(&mut batches).await {
+                Ok(run) => done.runs.push(run),
                 Err(RunError::Mart { mart, period, source }) => {
                     let error = chain(&*source);
                     tracing::warn!(

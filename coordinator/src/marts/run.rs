@@ -52,22 +52,6 @@ pub struct Computing {
     outcome: Option<Result<WrittenObject, MartError>>,
 }
 
-/// Computes what [`begin`] begins.
-///
-/// # Errors
-/// The ledger's, or [`RunError::Mart`]: then others may be tried.
-pub(super) async fn step(
-    batches: &mut Batches,
-    marts: &[Mart],
-    limits: Limits,
-    is_free: &(dyn Fn(&Mart, &Period) -> bool + Sync),
-) -> Result<Option<MartRun>, RunError> {
-    match begin(batches, marts, limits, is_free) {
-        Some(computing) => computing.commit(batches).await.map(Some),
-        None => Ok(None),
-    }
-}
-
 /// Begins to compute the next period that is due; none when there is none. `is_free` says which may be tried.
 #[must_use]
 pub fn begin(
@@ -80,23 +64,6 @@ pub fn begin(
     let free = |period: &Period| marts.get(period.mart).is_some_and(|mart| is_free(mart, period));
     let period = due::next(&periods, &free)?;
     one(batches, marts, period, None, limits)
-}
-
-/// Computes what [`begin_backfill`] begins.
-///
-/// # Errors
-/// As [`step`].
-pub(super) async fn backfill(
-    batches: &mut Batches,
-    marts: &[Mart],
-    job: &JobId,
-    limits: Limits,
-    is_asked: &(dyn Fn(&Mart, &Period) -> bool + Sync),
-) -> Result<Option<MartRun>, RunError> {
-    match begin_backfill(batches, marts, job, limits, is_asked) {
-        Some(computing) => computing.commit(batches).await.map(Some),
-        None => Ok(None),
-    }
 }
 
 /// Begins to compute the next period of a backfill, whether it is due or not: those whose input is complete, each once; none when
