@@ -66,6 +66,7 @@ fn mart() -> Mart {
         name: "funnel".to_owned(),
         every: Every::Hour,
         look_back_hours: 0,
+        timeout_seconds: 7_200,
         sql: String::new(),
         file: None,
         description: None,

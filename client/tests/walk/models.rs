@@ -208,6 +208,41 @@ fn a_query_that_does_not_fit_by_several_threads_is_computed_by_one() {
 }
 
 #[test]
+fn a_query_that_takes_longer_than_it_may_is_ended_and_the_others_are_computed() {
+    let sandbox = Sandbox::with_pipeline(
+        "version: 1
+pipeline: orders
+source: {files: {path: sent/events, format: json}}
+schema:
+  - {name: id, type: int64, required: true}
+  - {name: at, type: timestamp, required: true}
+partition: {time: at, by: [date, hour]}
+lake: {url: ./lake}
+models:
+  - name: endless
+    every: day
+    timeout: 1s
+    sql: SELECT count(*) AS n FROM events a, events b, events c, events d, events e WHERE a.id + b.id + c.id + d.id > e.id
+  - {name: daily, every: day, sql: SELECT count(*) AS n FROM events}
+",
+    );
+    let event = |id: u32| format!("{{\"id\": {id}, \"at\": \"2026-01-01T01:00:00Z\"}}\n");
+    sandbox.input("1.json", (0..1_000).map(event).collect::<String>());
+    sandbox.run(&[]);
+    let output = sandbox
+        .command(&["models", "run"], &["--output", "json"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(named(&done["failed"]), ["endless 2026-01-01"]);
+    let error = done["failed"][0]["error"].as_str().unwrap();
+    assert!(error.contains("ended after 1 s, its `timeout`"), "{error}");
+    assert_eq!(named(&done["computed"]), ["daily 2026-01-01"]);
+    assert_eq!(count(&sandbox, "daily WHERE n = 1000"), 1);
+}
+
+#[test]
 fn a_changed_query_is_outdated_until_it_is_computed_again() {
     let model = |sql: &str| {
         format!(

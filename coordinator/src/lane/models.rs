@@ -36,7 +36,8 @@ const LIMITS: Limits = Limits {
     threads: 1,
     memory_bytes: 512 << 20,
 };
-/// Pause after a period that could not be computed.
+/// Shortest pause after a period that could not be computed; one that took longer than that pauses as long as it took, so that it
+/// has one of the process's queries for itself at most half the time.
 const REST: Duration = Duration::from_secs(60);
 /// How often the newest version of the pipeline is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -195,7 +196,8 @@ impl Lane {
                         self.fail(&id, &error.into()).await?;
                     }
                     None => {
-                        self.models.resting.insert((mart, period), Instant::now() + REST);
+                        let rest = REST.max(began.elapsed());
+                        self.models.resting.insert((mart, period), Instant::now() + rest);
                     }
                 }
             }

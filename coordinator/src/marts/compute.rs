@@ -5,6 +5,7 @@
 //! to go to disk, the query is run again by one. What it says when it fails holds no value of a row.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::{CastOptions, cast_with_options};
@@ -67,6 +68,14 @@ pub enum MartError {
         /// Which of its operators has how much, and wants how much more.
         what: String,
     },
+    /// The query takes longer than it may.
+    #[error(
+        "the query was ended after {seconds} s, its `timeout`: let it look at less, or give it more time"
+    )]
+    TimedOut {
+        /// What it may take.
+        seconds: u64,
+    },
     /// The query fails on some row.
     #[error("the query fails: {0}")]
     Query(&'static str),
@@ -85,7 +94,7 @@ impl MartError {
         match self {
             Self::Committed(error) => matches!(error, CommitError::Lake(_)),
             Self::Files(_) | Self::Lake(_) | Self::Store(_) | Self::Write(_) => true,
-            Self::Memory { .. } | Self::Query(_) | Self::Lost(_) => false,
+            Self::Memory { .. } | Self::TimedOut { .. } | Self::Query(_) | Self::Lost(_) => false,
         }
     }
 }
@@ -103,8 +112,17 @@ pub(super) struct Source {
     pub(super) period: Period,
 }
 
-/// Computes a period into an object of this key.
+/// Computes a period into an object of this key, within the mart's time.
 pub(super) async fn compute(source: Source, key: String, limits: Limits) -> Result<WrittenObject, MartError> {
+    let seconds = source.mart.timeout_seconds;
+    let computed = by_so_many_threads(source, key, limits);
+    tokio::time::timeout(Duration::from_secs(seconds), computed)
+        .await
+        .unwrap_or(Err(MartError::TimedOut { seconds }))
+}
+
+/// By as many threads as the limits say, or by one.
+async fn by_so_many_threads(source: Source, key: String, limits: Limits) -> Result<WrittenObject, MartError> {
     let computed = compute_within(&source, &key, limits).await;
     if limits.threads > 1 && matches!(computed, Err(MartError::Memory { .. })) {
         tracing::info!(

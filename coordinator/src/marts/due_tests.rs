@@ -17,6 +17,7 @@ fn mart(name: &str, every: Every, look_back_hours: i64, uses: &[&str]) -> Mart {
         name: name.to_owned(),
         every,
         look_back_hours,
+        timeout_seconds: 7_200,
         sql: String::new(),
         file: None,
         description: None,

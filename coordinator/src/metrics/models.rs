@@ -198,6 +198,7 @@ mod tests {
             name: name.to_owned(),
             every: Every::Hour,
             look_back_hours: 0,
+            timeout_seconds: 7_200,
             sql: String::new(),
             file: None,
             description: None,

@@ -78,6 +78,7 @@ pub(super) struct DraftMart {
     pub(super) name: Option<String>,
     pub(super) every: Option<Every>,
     pub(super) look_back_hours: i64,
+    pub(super) timeout_seconds: u64,
     /// The query, and the key that it stands at.
     pub(super) sql: Option<(String, String)>,
     pub(super) file: Option<String>,

@@ -296,6 +296,7 @@ fn finish(
         name,
         every,
         look_back_hours: draft.look_back_hours,
+        timeout_seconds: draft.timeout_seconds,
         sql,
         file: draft.file.clone(),
         description: draft.description.clone(),

@@ -62,6 +62,8 @@ pub struct Mart {
     pub every: Every,
     /// How many hours before the period its window begins.
     pub look_back_hours: i64,
+    /// How long its query may take for one period.
+    pub timeout_seconds: u64,
     /// One query.
     pub sql: String,
     /// The file that the query stands in, as it was written.

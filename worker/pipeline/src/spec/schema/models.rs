@@ -17,6 +17,8 @@ pub(super) fn models() -> Value {
     let sql = "One query. It sees the pipeline's events under the pipeline's name and as `events`, other models by their names; only \
                rows of the period, and of `look_back` before it. `$start` and `$end` are the period's bounds.";
     let look_back = "How much earlier than its period the rows begin that the query sees, in whole hours. Default: not at all.";
+    let timeout =
+        "The longest that the query may take for one period; then it is ended, and tried again later.";
     let table = with_examples(text("The table: `schema.table`."), json!(["analytics.sessions"]));
     let warehouse = object(
         "A table in the pipeline's warehouse, each period replaced in one transaction.",
@@ -33,6 +35,7 @@ pub(super) fn models() -> Value {
             ),
         ),
         ("look_back", with_default(duration(look_back), json!("0h"))),
+        ("timeout", with_default(duration(timeout), json!("2h"))),
         (
             "sql",
             with_examples(text(sql), json!(["SELECT count(*) AS orders FROM events"])),

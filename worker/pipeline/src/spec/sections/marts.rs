@@ -16,6 +16,7 @@ pub(in crate::spec) const MODEL: &[&str] = &[
     "name",
     "every",
     "look_back",
+    "timeout",
     "sql",
     "file",
     "description",
@@ -27,6 +28,8 @@ pub(in crate::spec) const MODEL_WAREHOUSE: &[&str] = &["table"];
 const HOUR_SECONDS: u64 = 3_600;
 /// Longest look back, in hours: each period would read so much again.
 const LOOK_BACK_HOURS_MAX: u64 = 24 * 400;
+/// How long a query may take where nothing is said: the two hours that a daily load may take.
+const TIMEOUT_SECONDS: u64 = 7_200;
 
 /// All models.
 pub(in crate::spec) fn models(
@@ -51,6 +54,7 @@ fn model(field: &Field<'_>, base_dir: &Path, read: ReadFile<'_>, reader: &mut Re
         name: None,
         every: None,
         look_back_hours: 0,
+        timeout_seconds: TIMEOUT_SECONDS,
         sql: None,
         file: None,
         description: None,
@@ -73,6 +77,9 @@ fn model(field: &Field<'_>, base_dir: &Path, read: ReadFile<'_>, reader: &mut Re
         .and_then(|field| field.choice(reader, &periods));
     if let Some(field) = section.optional("look_back") {
         draft.look_back_hours = look_back(&field, reader);
+    }
+    if let Some(field) = section.optional("timeout") {
+        draft.timeout_seconds = timeout(&field, reader);
     }
     query(&section, &mut draft, base_dir, read, reader);
     draft.description = section
@@ -122,6 +129,19 @@ fn query(
         }
     }
     draft.file = Some(file);
+}
+
+fn timeout(field: &Field<'_>, reader: &mut Reader<'_>) -> u64 {
+    let seconds = field.parsed(reader, units::duration);
+    if seconds == Some(0) {
+        let wrong = format!("`{}` ends every query before it begins", reader.shown(&field.key));
+        reader.fault(
+            &field.key,
+            wrong,
+            "the longest that a query may take: `30m`, `2h`",
+        );
+    }
+    seconds.unwrap_or(TIMEOUT_SECONDS)
 }
 
 fn look_back(field: &Field<'_>, reader: &mut Reader<'_>) -> i64 {

@@ -18,6 +18,7 @@ models:
   - name: weekly
     every: day
     look_back: 6d
+    timeout: 30m
     sql: "SELECT sum(buyers) AS buyers, max(period) AS newest FROM models.daily"
   - name: daily
     every: day
@@ -59,6 +60,7 @@ fn models_stand_behind_what_they_read_with_the_columns_that_they_give() {
     let weekly = &pipeline.marts[1];
     assert!(weekly.uses.contains("daily") && !weekly.reads_events);
     assert_eq!((weekly.every, weekly.look_back_hours), (Every::Day, 144));
+    assert_eq!((weekly.timeout_seconds, daily.timeout_seconds), (1_800, 7_200));
     assert_eq!(weekly.columns[1].kind, ColumnType::Timestamp);
 }
 
@@ -81,7 +83,11 @@ fn a_model_is_another_one_when_what_it_reads_is() {
     };
     let (before, after) = (
         digests(MODELS),
-        digests(&MODELS.replace("sum(price)", "max(price)")),
+        digests(
+            &MODELS
+                .replace("sum(price)", "max(price)")
+                .replace("every: hour", "every: hour\n    timeout: 1h"),
+        ),
     );
     let same: Vec<bool> = before.iter().zip(&after).map(|(a, b)| a == b).collect();
     assert_eq!(same, [false, false, true], "daily, weekly, hourly");
@@ -105,11 +111,11 @@ macro_rules! refused {
 }
 
 refused! {
-    an_unknown_column_is_refused_with_what_is_meant: "user_id) AS buyers" => "usre_id) AS buyers", "19: models[1].sql", "no column is named `usre_id`", "did you mean `user_id`?";
-    an_unknown_table_is_refused_with_what_is_meant: "FROM models.daily" => "FROM daliy", "15: models[0].sql", "no table is named `daliy`", "did you mean `daily`?";
+    an_unknown_column_is_refused_with_what_is_meant: "user_id) AS buyers" => "usre_id) AS buyers", "20: models[1].sql", "no column is named `usre_id`", "did you mean `user_id`?";
+    an_unknown_table_is_refused_with_what_is_meant: "FROM models.daily" => "FROM daliy", "16: models[0].sql", "no table is named `daliy`", "did you mean `daily`?";
     a_column_that_a_model_does_not_give_is_refused: "max(period)" => "max(buyer)", "models[0].sql", "no column is named `buyer`", "did you mean `buyers`?";
     an_unknown_function_is_refused: "max(period)" => "maxx(period)", "models[0].sql", "no function is named `maxx`", "did you mean `max`?";
-    text_that_is_no_sql_is_refused: "GROUP BY hour" => "GRUOP BY hour", "19: models[1].sql", "this is no SQL query", "Line: 4";
+    text_that_is_no_sql_is_refused: "GROUP BY hour" => "GRUOP BY hour", "20: models[1].sql", "this is no SQL query", "Line: 4";
     a_statement_is_refused: "SELECT count(*) AS n FROM events" => "DROP TABLE events", "models[2].sql", "a statement, not a query";
     two_statements_are_refused: "SELECT count(*) AS n FROM events" => "SELECT 1 AS n; SELECT 2 AS n", "models[2].sql", "this is no SQL query";
     a_circle_is_refused: "FROM shop\n" => "FROM shop, weekly\n", "models[1].sql", "in a circle: daily -> weekly -> daily";
@@ -120,11 +126,12 @@ refused! {
     a_column_without_a_name_is_refused: "count(*) AS n" => "count(*)", "models[2].sql", "column 1 is called `count(*)`", "AS orders";
     a_column_called_like_the_period_is_refused: "count(*) AS n" => "count(*) AS period", "models[2].sql", "every model has besides";
     a_type_that_no_table_holds_is_refused: "count(*) AS n" => "max(event_time) - min(event_time) AS n", "models[2].sql", "column `n` is Duration";
-    a_description_of_another_column_is_refused: "{buyers: " => "{buyer: ", "24: models[1].columns.buyer", "gives no column `buyer`", "did you mean `buyers`?";
+    a_description_of_another_column_is_refused: "{buyers: " => "{buyer: ", "25: models[1].columns.buyer", "gives no column `buyer`", "did you mean `buyers`?";
     a_name_given_twice_is_refused: "name: hourly" => "name: weekly", "models[2].name", "a model already, in `models[0]`";
     a_name_that_is_taken_is_refused: "name: hourly" => "name: quarantine", "models[2].name", "names another table";
     the_pipelines_name_is_refused: "name: hourly" => "name: shop", "models[2].name", "names another table";
     a_look_back_of_half_an_hour_is_refused: "look_back: 6d" => "look_back: 90m", "14: models[0].look_back", "no number of whole hours";
+    a_query_without_any_time_is_refused: "timeout: 30m" => "timeout: 0s", "15: models[0].timeout", "ends every query before it begins", "`30m`";
     another_period_is_refused: "every: hour" => "every: week", "models[2].every", "one of hour, day";
     a_lake_that_is_not_cut_by_hour_has_no_hourly_models: ", by: [date, hour]" => ", by: [hour]", "partition.by", "mixes the days";
     a_table_of_two_models_is_refused: "analytics.daily" => "analytics.shop", "models[1].warehouse.table", "another table of this pipeline";
