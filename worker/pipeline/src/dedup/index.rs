@@ -1,10 +1,11 @@
 //! The key index of a lake: which keys each event hour holds, shared by all tasks of a process.
 //!
-//! An hour's keys are loaded when its first row is seen and stay in memory as long as there is room:
-//! the hours used longest ago are forgotten first, but never one with claims of the batch at work. An
-//! hour that does not fit is *deferred*: its claims are tracked as usual, but without the committed keys;
-//! rows that win a claim are held back by the operator until its input ends, and then compared with the
-//! hour's files in one pass over both (see `deferred`).
+//! An hour's keys are loaded when its first row is seen and stay in memory as long as there is room. An hour makes room for
+//! itself at the cost of those that much less is asked of, by rows, of late more than of old; never of one with claims of the batch
+//! at work. So late events do not push out the hour that most events are of, and hours that together are too many do not push
+//! out each other again and again, each to be read anew by the next task. An hour that does not fit is *deferred* for a batch:
+//! its claims are tracked as usual, but without the committed keys; rows that win a claim are held back by the operator until
+//! its input ends, and then compared with the hour's files in one pass over both (see `deferred`).
 //!
 //! Across processes a task that is repeated must not meet its own claims: there each task has an index of its own, a
 //! [`KeyIndex::layer`] over the process's index of what is committed, which nobody claims in. Where copies of a key can meet
@@ -32,6 +33,10 @@ pub use super::files::{encode_keys, keys_between, read_keys};
 use super::grouping::Groups;
 use super::listed::{KeyList, Listed};
 use super::set::{KeySet, SHARDS};
+
+/// How many times as much must be asked of an hour that another one is forgotten for. Of two that are asked for alike, one may
+/// have been opened for the batch at work already and the other not yet: that makes twice as much.
+const MUCH_MORE: u64 = 4;
 
 /// The committed and the claimed keys of a lake, by event hour.
 ///
@@ -69,8 +74,6 @@ struct State {
     list: String,
     /// Memory of all hours' sets.
     bytes: usize,
-    /// Counts openings: the clock of "used longest ago".
-    clock: u64,
 }
 
 /// What is known of an hour, in memory or not.
@@ -81,7 +84,8 @@ struct Entry {
     /// The hour once every file that was known then is in it: later files must be added to it.
     resident: Option<Arc<Hour>>,
     bytes: usize,
-    used: u64,
+    /// Rows that it was opened for; those of each batch before count half as much.
+    asked: u64,
     /// Opened by the batch at work, so that there may be claims that no file holds yet.
     claimed: bool,
 }
@@ -233,14 +237,10 @@ impl KeyIndex {
     pub fn commit(&self, files: &[KeyFile]) {
         let mut state = self.state.lock();
         state.add_files(files);
-        let State { hours, bytes, .. } = &mut *state;
-        for entry in hours.values_mut().filter(|entry| entry.claimed) {
+        for entry in state.hours.values_mut() {
             entry.claimed = false;
-            // The next batch decides anew whether the hour fits.
-            if entry.hour.get().is_some_and(|hour| hour.deferred) {
-                *bytes -= entry.forget();
-            }
         }
+        state.begin_batch();
         state.evict_down_to(self.memory_bytes);
     }
 
@@ -250,11 +250,22 @@ impl KeyIndex {
         self.state.lock().bytes
     }
 
+    /// The hours that are in memory with all their keys.
+    #[cfg(test)]
+    pub(super) fn residents(&self) -> std::collections::BTreeMap<i64, Arc<Hour>> {
+        let state = self.state.lock();
+        let residents = state.hours.iter();
+        residents
+            .filter_map(|(hour, entry)| Some((*hour, Arc::clone(entry.resident.as_ref()?))))
+            .collect()
+    }
+
     /// The keys of each hour of a batch, loaded if need be; from now on they stay until the batch ends.
     pub(super) async fn open_all(&self, groups: &Groups) -> Result<Vec<Arc<Hour>>, DedupError> {
         let mut hours = Vec::with_capacity(groups.hours.len());
-        for hour in &groups.hours {
-            hours.push(self.open(*hour).await?);
+        for (slot, hour) in groups.hours.iter().enumerate() {
+            let rows = (0..SHARDS).map(|shard| groups.range(slot, shard).len() as u64);
+            hours.push(self.open(*hour, rows.sum(), true).await?);
         }
         Ok(hours)
     }
@@ -356,29 +367,25 @@ impl KeyIndex {
         Ok(found)
     }
 
-    async fn open(&self, hour: i64) -> Result<Arc<Hour>, DedupError> {
-        self.open_as(hour, true).await
-    }
-
-    /// The same for readers: the hour may be forgotten at any time, those who hold it keep it.
-    async fn open_shared(&self, hour: i64) -> Result<Arc<Hour>, DedupError> {
-        self.open_as(hour, false).await
-    }
-
-    async fn open_as(&self, hour: i64, claimed: bool) -> Result<Arc<Hour>, DedupError> {
+    /// An hour, for so many rows. One that is not opened to be claimed in may be forgotten at any time; those who hold it keep it.
+    async fn open(&self, hour: i64, rows: u64, claimed: bool) -> Result<Arc<Hour>, DedupError> {
         let cell = {
             let mut state = self.state.lock();
-            state.clock += 1;
-            let used = state.clock;
             let entry = state.hours.entry(hour).or_default();
-            (entry.used, entry.claimed) = (used, entry.claimed || claimed);
+            entry.asked += rows;
+            entry.claimed |= claimed;
             Arc::clone(&entry.hour)
         };
-        let loaded = cell.get_or_try_init(|| self.load(hour, &cell)).await?;
+        let loaded = cell.get_or_try_init(|| self.load(hour, rows, &cell)).await?;
         Ok(Arc::clone(loaded))
     }
 
-    async fn load(&self, hour: i64, cell: &Arc<OnceCell<Arc<Hour>>>) -> Result<Arc<Hour>, DedupError> {
+    async fn load(
+        &self,
+        hour: i64,
+        rows: u64,
+        cell: &Arc<OnceCell<Arc<Hour>>>,
+    ) -> Result<Arc<Hour>, DedupError> {
         if let Some(below) = &self.below {
             let Below {
                 index, files, batch, ..
@@ -387,10 +394,9 @@ impl KeyIndex {
                 .learnt
                 .get_or_try_init(|| index.learn_listed(batch, files))
                 .await?;
-            let below = Some(Box::pin(index.open_shared(hour)).await?);
-            let set = KeySet::with_capacity(0);
+            let below = Some(Box::pin(index.open(hour, rows, false)).await?);
             return Ok(Arc::new(Hour {
-                set,
+                set: KeySet::new(),
                 deferred: false,
                 below,
             }));
@@ -404,13 +410,13 @@ impl KeyIndex {
             let reserved = state.reserve(hour, key_count(&files), self.memory_bytes);
             (files, reserved)
         };
-        let Some(keys) = reserved else {
+        if !reserved {
             return Ok(Arc::new(Hour {
-                set: KeySet::with_capacity(0),
+                set: KeySet::new(),
                 deferred: true,
                 below: None,
             }));
-        };
+        }
         let mut reserved = Reserved {
             index: self,
             hour,
@@ -418,10 +424,12 @@ impl KeyIndex {
             is_used: false,
         };
         let hour_set = Arc::new(Hour {
-            set: KeySet::with_capacity(keys),
+            set: KeySet::new(),
             deferred: false,
             below: None,
         });
+        // The memory that was set aside for it.
+        hour_set.set.expect(key_count(&files));
         let mut read = 0;
         let mut unread = files;
         loop {
@@ -444,7 +452,7 @@ impl KeyIndex {
     }
 
     async fn read_into(&self, set: &KeySet, files: &[KeyFile]) -> Result<usize, DedupError> {
-        let mut grown = 0;
+        let mut grown = set.expect(key_count(files));
         for file in files {
             let store = Arc::clone(&self.store);
             let mut pieces = std::pin::pin!(stream_keys(store, &self.root, file, None).await?);
@@ -452,7 +460,7 @@ impl KeyIndex {
                 grown += set.load(&piece);
             }
         }
-        Ok(grown)
+        Ok(grown + set.settle())
     }
 }
 
@@ -503,8 +511,10 @@ impl State {
     /// Lets go of files that are not among `files`: a compaction or an expiry replaced them. False for an older batch's list
     /// than others had, which a task brings that was taken for dead: all of it is known, replaced by what is known, or gone.
     fn forget_replaced(&mut self, batch: &BatchId, files: &[KeyFile]) -> bool {
-        if self.newest.as_ref().is_some_and(|newest| batch < newest) {
-            return false;
+        match &self.newest {
+            Some(newest) if batch < newest => return false,
+            Some(newest) if batch == newest => {}
+            Some(_) | None => self.begin_batch(),
         }
         self.newest = Some(batch.clone());
         let listed: HashSet<&str> = files.iter().map(|file| file.object.key.as_str()).collect();
@@ -524,22 +534,32 @@ impl State {
         true
     }
 
-    /// Sets memory aside for an hour's committed keys; none when they do not fit. An hour without any
+    /// Another batch is at work than before: it decides anew which hours fit.
+    fn begin_batch(&mut self) {
+        for entry in self.hours.values_mut() {
+            entry.asked /= 2;
+            if !entry.claimed && entry.hour.get().is_some_and(|hour| hour.deferred) {
+                self.bytes -= entry.forget();
+            }
+        }
+    }
+
+    /// Sets memory aside for an hour's committed keys; false when they do not fit. An hour without any
     /// always fits.
-    fn reserve(&mut self, hour: i64, keys: usize, memory_bytes: usize) -> Option<usize> {
+    fn reserve(&mut self, hour: i64, keys: usize, memory_bytes: usize) -> bool {
         let bytes = KeySet::bytes_for(keys);
         if bytes > 0 {
-            if bytes > memory_bytes {
-                return None;
+            let asked = self.hours.get(&hour).map_or(0, |entry| entry.asked);
+            let others = self.hours.values().filter(|entry| entry.gives_way(asked));
+            let free = memory_bytes.saturating_sub(self.bytes);
+            if bytes > free + others.map(|entry| entry.bytes).sum::<usize>() {
+                return false;
             }
             self.evict_down_to(memory_bytes - bytes);
-            if self.bytes + bytes > memory_bytes {
-                return None;
-            }
         }
         self.bytes += bytes;
         self.hours.entry(hour).or_default().bytes = bytes;
-        Some(keys)
+        true
     }
 
     fn forget(&mut self, hour: i64) {
@@ -563,22 +583,24 @@ impl State {
         self.evict_down_to(memory_bytes);
     }
 
-    /// Forgets hours without claims, those used longest ago first, until the rest fits.
+    /// Forgets hours without claims, those that least is asked of first, until the rest fits.
     fn evict_down_to(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max {
-            let idle = self
-                .hours
-                .values_mut()
-                .filter(|entry| !entry.claimed && entry.bytes > 0);
-            let Some(oldest) = idle.min_by_key(|entry| entry.used) else {
+            let idle = self.hours.values_mut().filter(|entry| entry.gives_way(u64::MAX));
+            let Some(least) = idle.min_by_key(|entry| entry.asked) else {
                 return;
             };
-            self.bytes -= oldest.forget();
+            self.bytes -= least.forget();
         }
     }
 }
 
 impl Entry {
+    /// Whether it may be forgotten for an hour that so much is asked of: much more than of this one.
+    fn gives_way(&self, asked: u64) -> bool {
+        !self.claimed && self.bytes > 0 && self.asked.saturating_mul(MUCH_MORE) < asked
+    }
+
     /// Drops the set; its files bring it back. Returns the bytes freed.
     fn forget(&mut self) -> usize {
         self.hour = Arc::default();

@@ -32,6 +32,7 @@ pub mod index;
 pub mod key;
 mod listed;
 mod set;
+mod sorted;
 #[cfg(test)]
 mod tests;
 

@@ -1,23 +1,29 @@
 //! A set of 128-bit hashes that many threads fill at once: the keys of one event hour.
 //!
 //! The set is cut into shards by the hash's highest bits; a caller that has its keys grouped by shard
-//! locks each shard once for the whole group. A shard is an open-addressing table of 64-byte buckets of
-//! four keys, one cache line each. A key's bucket follows from its next highest bits *by proportion*,
-//! so buckets stand in key order: growing a shard and loading a sorted file walk memory forwards.
+//! locks each shard once for the whole group. A shard has the keys that were loaded
+//! from files [sorted](super::sorted); those that were claimed, and a few loaded ones that came to many, in an open-addressing
+//! table of 64-byte buckets of four keys, one cache line each. A key's bucket follows from its next highest bits
+//! *by proportion*, so buckets stand in key order: growing a shard walks memory forwards.
 //!
-//! Memory: 16 bytes a slot at a load between one half and three quarters; shards grow by half their
-//! size, one at a time, so there is no moment at which the whole set exists twice.
+//! Memory: 17 bytes for a loaded key; for claimed ones 16 bytes a slot at a load between one half and three quarters. Shards
+//! grow one at a time, tables by half their size, so there is no moment at which the whole set exists twice.
 
 use parking_lot::Mutex;
+
+use super::sorted::SortedKeys;
 
 /// Bits of the hash that choose the shard.
 const SHARD_BITS: u32 = 5;
 /// Shards of a set: enough that eight threads seldom wait for each other.
 pub(super) const SHARDS: usize = 1 << SHARD_BITS;
 const SLOTS: usize = 4;
+/// Loaded keys for each claimed one below which more loaded keys are put beside the claims: to merge a few of them into many
+/// would move them all.
+const MANY: usize = 8;
 /// Keys looked up together: their cache lines are fetched side by side.
 const CHUNK: usize = 32;
-/// Stands for "no key": a hash of 0 is stored as [`ZERO`].
+/// Stands for "no key": a hash of 0 counts as [`ZERO`].
 const EMPTY: u128 = 0;
 const ZERO: u128 = 1;
 
@@ -33,6 +39,9 @@ pub(super) struct KeySet {
 
 #[derive(Default)]
 struct Shard {
+    /// What was loaded.
+    loaded: SortedKeys,
+    /// What was claimed, or loaded a few at a time.
     buckets: Vec<Bucket>,
     keys: usize,
 }
@@ -43,6 +52,12 @@ pub(super) fn shard_of(high: u64) -> usize {
     (high >> (64 - SHARD_BITS)) as usize
 }
 
+/// Where in its shard a key belongs, by proportion: the bits below those of the shard.
+#[inline]
+pub(super) fn place_of(key: u128) -> u64 {
+    ((key >> 64) as u64) << SHARD_BITS
+}
+
 /// Keys that the fullest of the shards is likely to get: the mean and four standard deviations.
 fn shard_share(keys: usize) -> usize {
     let mean = keys.div_ceil(SHARDS);
@@ -50,24 +65,24 @@ fn shard_share(keys: usize) -> usize {
 }
 
 impl KeySet {
-    /// A set with room for about `keys` keys before it grows.
-    pub(super) fn with_capacity(keys: usize) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::with_capacity(shard_share(keys))));
+    /// An empty set.
+    pub(super) fn new() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default());
         Self {
             shards: shards.collect(),
         }
     }
 
-    /// Memory that a set of `keys` keys takes when it is made with room for them.
+    /// Memory that a set takes into which `keys` keys are loaded.
     pub(super) fn bytes_for(keys: usize) -> usize {
-        SHARDS * Shard::buckets_for(shard_share(keys)) * size_of::<Bucket>()
+        SHARDS * SortedKeys::bytes_for(shard_share(keys))
     }
 
     /// Memory held.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        let buckets = self.shards.iter().map(|shard| shard.lock().buckets.len());
-        buckets.sum::<usize>() * size_of::<Bucket>()
+        let shards = self.shards.iter().map(|shard| shard.lock().bytes());
+        shards.sum()
     }
 
     /// Claims keys that all belong to one shard: for each, says whether it was new. Returns by how many
@@ -78,7 +93,7 @@ impl KeySet {
         for (at, chunk) in keys.chunks(CHUNK).enumerate() {
             shard.touch(chunk);
             for (i, key) in chunk.iter().enumerate() {
-                was_new(at * CHUNK + i, shard.insert(*key));
+                was_new(at * CHUNK + i, shard.add(*key));
             }
         }
         grown
@@ -94,7 +109,7 @@ impl KeySet {
         mut known: impl FnMut(u32),
     ) -> (Vec<u128>, Vec<u32>) {
         let shard = self.shards[shard].lock();
-        if shard.keys == 0 {
+        if shard.is_empty() {
             return (keys.to_vec(), rows.to_vec());
         }
         let mut unknown = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
@@ -112,20 +127,68 @@ impl KeySet {
         unknown
     }
 
-    /// Adds sorted keys, as a key file holds them.
+    /// Makes room for about `more` keys that are going to be loaded. Returns by how many bytes the set grew, as do all that follow.
+    pub(super) fn expect(&self, more: usize) -> usize {
+        if more == 0 {
+            return 0;
+        }
+        let share = shard_share(more);
+        self.grow(|shard| shard.loaded.expect(share))
+    }
+
+    /// Adds sorted keys, as a key file holds them; they are known after the next [`Self::settle`].
     pub(super) fn load(&self, keys: &[u128]) -> usize {
         keys.chunk_by(|a, b| shard_of((a >> 64) as u64) == shard_of((b >> 64) as u64))
-            .map(|run| self.claim(shard_of((run[0] >> 64) as u64), run, |_, _| {}))
+            .map(|run| {
+                let shard = &self.shards[shard_of((run[0] >> 64) as u64)];
+                shard.lock().grow(|shard| shard.load(run))
+            })
             .sum()
+    }
+
+    /// From here on all keys are known that were loaded.
+    pub(super) fn settle(&self) -> usize {
+        self.grow(Shard::settle)
+    }
+
+    fn grow(&self, by: impl Fn(&mut Shard)) -> usize {
+        let shards = self.shards.iter().map(|shard| shard.lock().grow(&by));
+        shards.sum()
     }
 }
 
 impl Shard {
-    fn with_capacity(keys: usize) -> Self {
-        Self {
-            buckets: vec![Bucket([EMPTY; SLOTS]); Self::buckets_for(keys)],
-            keys: 0,
+    fn is_empty(&self) -> bool {
+        self.keys == 0 && self.loaded.is_empty()
+    }
+
+    fn bytes(&self) -> usize {
+        self.loaded.bytes() + self.buckets.len() * size_of::<Bucket>()
+    }
+
+    fn load(&mut self, sorted: &[u128]) {
+        let zeros = sorted.partition_point(|key| *key == EMPTY);
+        if zeros > 0 {
+            self.loaded.push(&[ZERO]);
         }
+        self.loaded.push(&sorted[zeros..]);
+    }
+
+    fn settle(&mut self) {
+        let most = (self.loaded.len() / MANY).saturating_sub(self.keys);
+        let few = self.loaded.take_few(most);
+        self.make_room(few.len());
+        for key in few {
+            self.add(key);
+        }
+        self.loaded.settle();
+    }
+
+    /// Does something that makes it larger, never smaller.
+    fn grow(&mut self, by: impl FnOnce(&mut Self)) -> usize {
+        let had = self.bytes();
+        by(self);
+        self.bytes() - had
     }
 
     /// Buckets that hold `keys` keys at a load of at most three quarters, and one free slot at least.
@@ -135,6 +198,9 @@ impl Shard {
 
     /// Makes sure that `more` keys fit; returns the bytes grown by.
     fn make_room(&mut self, more: usize) -> usize {
+        if more == 0 {
+            return 0;
+        }
         let needed = Self::buckets_for(self.keys + more);
         let had = self.buckets.len();
         if needed <= had {
@@ -151,13 +217,16 @@ impl Shard {
 
     #[inline]
     fn home(&self, key: u128) -> usize {
-        let place = ((key >> 64) as u64) << SHARD_BITS;
-        ((u128::from(place) * self.buckets.len() as u128) >> 64) as usize
+        ((u128::from(place_of(key)) * self.buckets.len() as u128) >> 64) as usize
     }
 
     /// Reads each key's bucket, so that the memory of all of them is on its way when the first is needed.
     #[inline]
     fn touch(&self, keys: &[u128]) {
+        self.loaded.touch::<CHUNK>(keys);
+        if self.keys == 0 {
+            return;
+        }
         let mut seen = 0;
         for key in keys {
             seen ^= self.buckets[self.home(*key)].0[0] as u64;
@@ -168,6 +237,12 @@ impl Shard {
     #[inline]
     fn holds(&self, key: u128) -> bool {
         let key = if key == EMPTY { ZERO } else { key };
+        if self.loaded.holds(key) {
+            return true;
+        }
+        if self.keys == 0 {
+            return false;
+        }
         let mut at = self.home(key);
         loop {
             for slot in &self.buckets[at].0 {
@@ -182,10 +257,16 @@ impl Shard {
         }
     }
 
-    /// Adds a key; says whether it was new. There is always a free slot: see [`Self::buckets_for`].
+    /// Adds a key that there is room for; says whether it was new.
+    #[inline]
+    fn add(&mut self, key: u128) -> bool {
+        let key = if key == EMPTY { ZERO } else { key };
+        !self.loaded.holds(key) && self.insert(key)
+    }
+
+    /// Adds a key to the table. There is always a free slot: see [`Self::buckets_for`].
     #[inline]
     fn insert(&mut self, key: u128) -> bool {
-        let key = if key == EMPTY { ZERO } else { key };
         let mut at = self.home(key);
         loop {
             for slot in &mut self.buckets[at].0 {
@@ -225,46 +306,95 @@ mod tests {
             .collect()
     }
 
+    fn unknown_of(set: &KeySet, keys: &[u128]) -> Vec<u128> {
+        let unknown = |key: &u128| set.unknown(shard_of((key >> 64) as u64), &[*key], &[0], |_| {}).0;
+        keys.iter().flat_map(unknown).collect()
+    }
+
+    /// Hashes that crowd one end of the key space are the worst case: probing wraps around, buckets are long.
+    fn any_keys() -> impl Strategy<Value = Vec<u128>> {
+        let key = prop_oneof![
+            any::<u128>(),
+            (0..300_u128),
+            (0..300_u128).prop_map(|n| u128::MAX - n),
+            (0..300_u128).prop_map(|n| n << 64),
+        ];
+        // Few that come to many, too.
+        prop_oneof![
+            proptest::collection::vec(key.clone(), 0..600),
+            proptest::collection::vec(key, 0..10)
+        ]
+    }
+
     proptest! {
-        /// Hashes that crowd one end of the key space are the worst case: probing wraps around.
         #[test]
-        fn a_key_is_new_once(keys in proptest::collection::vec(prop_oneof![
-            any::<u128>(), (0..300_u128), (0..300_u128).prop_map(|n| u128::MAX - n), (0..300_u128).prop_map(|n| n << 64),
-        ], 0..600), capacity in 0..1_000_usize) {
-            let set = KeySet::with_capacity(capacity);
+        fn a_key_is_new_once(files in proptest::collection::vec(any_keys(), 0..4), keys in any_keys(), expected in 0..2_000_usize) {
             // 0 and 1 are one key to the set: a chance of 2^-127 for real hashes.
-            let mut seen = HashSet::new();
-            let expected: Vec<bool> = keys.iter().map(|key| seen.insert((*key).max(1))).collect();
-            prop_assert_eq!(claim_all(&set, &keys), expected);
+            let one = |key: &u128| (*key).max(1);
+            let set = KeySet::new();
+            let mut grown = set.expect(expected);
+            let mut known = HashSet::new();
+            for (n, file) in files.iter().enumerate() {
+                let mut sorted = file.clone();
+                sorted.sort_unstable();
+                grown += set.load(&sorted);
+                let unknown: Vec<u128> = file.iter().copied().filter(|key| !known.contains(&one(key))).collect();
+                prop_assert_eq!(unknown_of(&set, file), unknown, "known too early, or no longer");
+                // The second and the third together.
+                if n != 1 {
+                    grown += set.settle();
+                    known.extend(files[..=n].iter().flatten().map(one));
+                }
+            }
+            grown += set.settle();
+            known.extend(files.iter().flatten().map(one));
+            let strangers: Vec<u128> = keys.iter().copied().filter(|key| !known.contains(&one(key))).collect();
+            prop_assert_eq!(unknown_of(&set, &keys), strangers);
+            prop_assert_eq!(grown, set.bytes());
+            let new: Vec<bool> = keys.iter().map(|key| known.insert(one(key))).collect();
+            prop_assert_eq!(claim_all(&set, &keys), new);
             prop_assert!(claim_all(&set, &keys).iter().all(|new| !new));
+            prop_assert!(unknown_of(&set, &keys).is_empty());
         }
     }
 
+    /// Random keys in the order of a key file.
+    fn random_keys(random: &mut rand_chacha::ChaCha8Rng, count: usize) -> Vec<u128> {
+        let mut keys: Vec<u128> = (0..count).map(|_| random.random()).collect();
+        keys.sort_unstable();
+        keys
+    }
+
     #[test]
-    fn a_set_takes_thirty_two_bytes_a_key_at_most() {
+    fn a_claim_takes_thirty_two_bytes_at_most_and_a_loaded_key_twenty() {
         let seed = 7;
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        let set = KeySet::with_capacity(0);
-        let (mut grown, mut keys) = (0, 0);
+        let (claims, loaded) = (KeySet::new(), KeySet::new());
+        let (mut claimed, mut grown, mut keys) = (0, 0, 0);
         for _ in 0..100 {
-            let mut more: Vec<u128> = (0..2_000).map(|_| random.random()).collect();
-            more.sort_unstable();
-            grown += set.load(&more);
+            let more = random_keys(&mut random, 2_000);
+            claimed += more
+                .chunk_by(|a, b| shard_of((a >> 64) as u64) == shard_of((b >> 64) as u64))
+                .map(|run| claims.claim(shard_of((run[0] >> 64) as u64), run, |_, _| {}))
+                .sum::<usize>();
+            grown += loaded.expect(more.len()) + loaded.load(&more) + loaded.settle();
             keys += more.len();
             if keys > 20_000 {
-                assert!(
-                    set.bytes() <= keys * 33,
-                    "seed {seed}: {} bytes for {keys} keys",
-                    set.bytes()
-                );
+                let bytes = (claims.bytes(), loaded.bytes());
+                assert!(bytes.0 <= keys * 33, "seed {seed}: {bytes:?} for {keys} keys");
+                assert!(bytes.1 <= keys * 20, "seed {seed}: {bytes:?} for {keys} keys");
             }
         }
-        assert_eq!(grown, set.bytes());
+        assert_eq!((claimed, grown), (claims.bytes(), loaded.bytes()));
         assert!(
-            KeySet::bytes_for(keys) <= keys * 23,
+            KeySet::bytes_for(keys) <= keys * 18,
             "{}",
             KeySet::bytes_for(keys)
         );
-        assert_eq!(KeySet::with_capacity(keys).bytes(), KeySet::bytes_for(keys));
+        // What is set aside for the keys of files is what they take.
+        let set = KeySet::new();
+        let keys = random_keys(&mut random, 200_000);
+        let taken = set.expect(keys.len()) + set.load(&keys) + set.settle();
+        assert_eq!(taken, KeySet::bytes_for(keys.len()), "seed {seed}");
     }
 }

@@ -480,6 +480,57 @@ async fn forgotten_hours_come_back_from_their_files() {
     }
 }
 
+/// Five hours have late events in every batch, and memory is there for three: none of them is read again and again, and the one
+/// that most events are of is in memory.
+#[tokio::test]
+async fn hours_that_do_not_fit_together_do_not_push_out_each_other() {
+    let mut lake = Lake::new(PLENTY);
+    let hour = |hour: i64, count: u64| (0..count).map(move |n| event(n, hour * HOUR));
+    let all: Vec<Event> = (0..5).flat_map(|n| hour(n, 1_000)).collect();
+    let mut outcome = lake.attempt_apart(1, &[vec![batch(&all)]]).await;
+    lake.files = lake.write_keys(&mut outcome).await;
+    let each = lake.files.iter().map(|file| file.hour).collect::<HashSet<_>>();
+    assert_eq!((each.len(), outcome.kept.len()), (5, 5_000));
+    lake.memory_bytes = 100_000;
+    lake.index = Arc::new(KeyIndex::new(
+        lake.store.clone(),
+        Path::from("lake"),
+        Vec::new(),
+        lake.memory_bytes,
+    ));
+    let mut residents = Vec::new();
+    for round in 0..8 {
+        lake.batch += 1;
+        // In another order every time: the current hour comes at another place.
+        let mut hours: Vec<i64> = (0..5).collect();
+        hours.rotate_left(round % 5);
+        let events: Vec<Event> = hours
+            .into_iter()
+            .flat_map(|n| hour(n, if n == 4 { 500 } else { 10 }))
+            .collect();
+        let tasks = vec![vec![batch(&events)]; 2];
+        assert_eq!(lake.attempt_apart(1, &tasks).await.kept.len(), 0);
+        assert!(lake.index.bytes() <= lake.memory_bytes);
+        residents.push(lake.index.residents());
+    }
+    for (round, (before, after)) in residents.iter().zip(&residents[1..]).enumerate() {
+        assert!(
+            after.len() == 3 && after.contains_key(&4),
+            "{:?} after round {round}",
+            after.keys()
+        );
+        let stayed = before
+            .iter()
+            .all(|(hour, keys)| after.get(hour).is_some_and(|now| Arc::ptr_eq(keys, now)));
+        assert!(
+            stayed,
+            "{:?} and {:?} after round {round}",
+            before.keys(),
+            after.keys()
+        );
+    }
+}
+
 /// Its files are replaced by one and deleted while another process has the hour in memory, and half of a later one.
 #[tokio::test]
 async fn an_hour_whose_files_were_compacted_still_knows_every_key() {
