@@ -32,10 +32,11 @@ test: packages lint ## Everything that must hold: formatting, lints, docs, every
 	@echo "tests: units, golden pipelines, real services, faults"
 	cargo test --release --locked --workspace
 
+# In the profile of the tests: build scripts, those that compile C libraries among them, run once for all.
 lint: packages ## Formatting, clippy, rustdoc.
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --quiet
 
 bench: build ## Millrace beside DuckDB, Polars and PySpark on the same files.
 	MILLRACE_BIN="$(BIN)/millrace" LOADTEST_BIN="$(BIN)/millrace-loadtest" loadtest/bench/run.sh
