@@ -138,7 +138,7 @@ impl Sandbox {
     }
 
     /// What a worker says of its slots.
-    fn slots_busy(&self, worker: &str) -> Option<u64> {
+    pub(crate) fn slots_busy(&self, worker: &str) -> Option<u64> {
         let cluster = self.try_json(&["cluster", "show"])?;
         let mut workers = cluster["workers"].as_array()?.iter();
         workers.find(|shown| shown["name"] == worker)?["slots_busy"].as_u64()
