@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use millrace_loadtest::proxy::{Fault, Proxy};
-use serde_json::Value;
 
 use crate::inputs::topic;
 use crate::sandbox::{Sandbox, producer};
