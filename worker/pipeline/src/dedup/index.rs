@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::TryStreamExt;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use millrace_proto::ids::BatchId;
 use millrace_proto::manifest::KeyFile;
 use object_store::ObjectStore;
@@ -32,11 +32,8 @@ use super::files::stream_keys;
 pub use super::files::{encode_keys, keys_between, read_keys};
 use super::grouping::Groups;
 use super::listed::{KeyList, Listed};
+use super::resident::State;
 use super::set::{KeySet, SHARDS};
-
-/// How many times as much must be asked of an hour that another one is forgotten for. Of two that are asked for alike, one may
-/// have been opened for the batch at work already and the other not yet: that makes twice as much.
-const MUCH_MORE: u64 = 4;
 
 /// The committed and the claimed keys of a lake, by event hour.
 ///
@@ -63,38 +60,11 @@ struct Below {
     learnt: OnceCell<()>,
 }
 
-#[derive(Default)]
-struct State {
-    hours: HashMap<i64, Entry>,
-    /// The key files of all hours, by name.
-    known: HashSet<String>,
-    /// The batch with the newest list of them: those of the batches before it are older.
-    newest: Option<BatchId>,
-    /// Digest of the list that was learnt last; empty for files that came without one.
-    list: String,
-    /// Memory of all hours' sets.
-    bytes: usize,
-}
-
-/// What is known of an hour, in memory or not.
-#[derive(Default)]
-struct Entry {
-    files: Vec<KeyFile>,
-    hour: Arc<OnceCell<Arc<Hour>>>,
-    /// The hour once every file that was known then is in it: later files must be added to it.
-    resident: Option<Arc<Hour>>,
-    bytes: usize,
-    /// Rows that it was opened for; those of each batch before count half as much.
-    asked: u64,
-    /// Opened by the batch at work, so that there may be claims that no file holds yet.
-    claimed: bool,
-}
-
 /// An hour's keys in memory.
 pub(super) struct Hour {
     set: KeySet,
     /// The set holds this batch's claims only.
-    deferred: bool,
+    pub(super) deferred: bool,
     /// The committed keys, where they are kept apart from the claims.
     below: Option<Arc<Hour>>,
 }
@@ -498,113 +468,4 @@ impl Drop for Reserved<'_> {
 
 fn key_count(files: &[KeyFile]) -> usize {
     files.iter().map(|file| file.object.rows as usize).sum()
-}
-
-impl State {
-    fn add_files(&mut self, files: &[KeyFile]) {
-        for file in files {
-            self.known.insert(file.object.key.clone());
-            self.hours.entry(file.hour).or_default().files.push(file.clone());
-        }
-    }
-
-    /// Lets go of files that are not among `files`: a compaction or an expiry replaced them. False for an older batch's list
-    /// than others had, which a task brings that was taken for dead: all of it is known, replaced by what is known, or gone.
-    fn forget_replaced(&mut self, batch: &BatchId, files: &[KeyFile]) -> bool {
-        match &self.newest {
-            Some(newest) if batch < newest => return false,
-            Some(newest) if batch == newest => {}
-            Some(_) | None => self.begin_batch(),
-        }
-        self.newest = Some(batch.clone());
-        let listed: HashSet<&str> = files.iter().map(|file| file.object.key.as_str()).collect();
-        let State {
-            hours, known, bytes, ..
-        } = self;
-        known.retain(|key| listed.contains(key.as_str()));
-        for entry in hours.values_mut() {
-            let before = entry.files.len();
-            entry
-                .files
-                .retain(|file| listed.contains(file.object.key.as_str()));
-            if entry.files.len() != before {
-                *bytes -= entry.forget();
-            }
-        }
-        true
-    }
-
-    /// Another batch is at work than before: it decides anew which hours fit.
-    fn begin_batch(&mut self) {
-        for entry in self.hours.values_mut() {
-            entry.asked /= 2;
-            if !entry.claimed && entry.hour.get().is_some_and(|hour| hour.deferred) {
-                self.bytes -= entry.forget();
-            }
-        }
-    }
-
-    /// Sets memory aside for an hour's committed keys; false when they do not fit. An hour without any
-    /// always fits.
-    fn reserve(&mut self, hour: i64, keys: usize, memory_bytes: usize) -> bool {
-        let bytes = KeySet::bytes_for(keys);
-        if bytes > 0 {
-            let asked = self.hours.get(&hour).map_or(0, |entry| entry.asked);
-            let others = self.hours.values().filter(|entry| entry.gives_way(asked));
-            let free = memory_bytes.saturating_sub(self.bytes);
-            if bytes > free + others.map(|entry| entry.bytes).sum::<usize>() {
-                return false;
-            }
-            self.evict_down_to(memory_bytes - bytes);
-        }
-        self.bytes += bytes;
-        self.hours.entry(hour).or_default().bytes = bytes;
-        true
-    }
-
-    fn forget(&mut self, hour: i64) {
-        if let Some(entry) = self.hours.get_mut(&hour) {
-            self.bytes -= entry.forget();
-        }
-    }
-
-    /// Gives back what was set aside for an hour, unless it was forgotten meanwhile.
-    fn release(&mut self, hour: i64, cell: &Arc<OnceCell<Arc<Hour>>>) {
-        if let Some(entry) = self.hours.get_mut(&hour)
-            && Arc::ptr_eq(&entry.hour, cell)
-        {
-            self.bytes -= std::mem::take(&mut entry.bytes);
-        }
-    }
-
-    fn grow(&mut self, hour: i64, bytes: usize, memory_bytes: usize) {
-        self.bytes += bytes;
-        self.hours.entry(hour).or_default().bytes += bytes;
-        self.evict_down_to(memory_bytes);
-    }
-
-    /// Forgets hours without claims, those that least is asked of first, until the rest fits.
-    fn evict_down_to(&mut self, bytes_max: usize) {
-        while self.bytes > bytes_max {
-            let idle = self.hours.values_mut().filter(|entry| entry.gives_way(u64::MAX));
-            let Some(least) = idle.min_by_key(|entry| entry.asked) else {
-                return;
-            };
-            self.bytes -= least.forget();
-        }
-    }
-}
-
-impl Entry {
-    /// Whether it may be forgotten for an hour that so much is asked of: much more than of this one.
-    fn gives_way(&self, asked: u64) -> bool {
-        !self.claimed && self.bytes > 0 && self.asked.saturating_mul(MUCH_MORE) < asked
-    }
-
-    /// Drops the set; its files bring it back. Returns the bytes freed.
-    fn forget(&mut self) -> usize {
-        self.hour = Arc::default();
-        self.resident = None;
-        std::mem::take(&mut self.bytes)
-    }
 }

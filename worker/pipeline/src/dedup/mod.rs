@@ -31,6 +31,7 @@ mod hash;
 pub mod index;
 pub mod key;
 mod listed;
+mod resident;
 mod set;
 mod sorted;
 #[cfg(test)]
