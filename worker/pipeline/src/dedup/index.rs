@@ -207,9 +207,6 @@ impl KeyIndex {
     pub fn commit(&self, files: &[KeyFile]) {
         let mut state = self.state.lock();
         state.add_files(files);
-        for entry in state.hours.values_mut() {
-            entry.claimed = false;
-        }
         state.begin_batch();
         state.evict_down_to(self.memory_bytes);
     }

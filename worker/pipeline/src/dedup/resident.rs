@@ -79,11 +79,12 @@ impl State {
         true
     }
 
-    /// Another batch is at work than before: it decides anew which hours fit.
+    /// Another batch is at work than before: nothing is claimed, and it decides anew which hours fit.
     pub(super) fn begin_batch(&mut self) {
         for entry in self.hours.values_mut() {
+            entry.claimed = false;
             entry.asked /= 2;
-            if !entry.claimed && entry.hour.get().is_some_and(|hour| hour.deferred) {
+            if entry.hour.get().is_some_and(|hour| hour.deferred) {
                 self.bytes -= entry.forget();
             }
         }
@@ -95,9 +96,9 @@ impl State {
         let bytes = KeySet::bytes_for(keys);
         if bytes > 0 {
             let asked = self.hours.get(&hour).map_or(0, |entry| entry.asked);
-            let others = self.hours.values().filter(|entry| entry.gives_way(asked));
-            let free = memory_bytes.saturating_sub(self.bytes);
-            if bytes > free + others.map(|entry| entry.bytes).sum::<usize>() {
+            // Claims may have taken more than there is.
+            let stay = self.hours.values().filter(|entry| !entry.gives_way(asked));
+            if stay.map(|entry| entry.bytes).sum::<usize>() + bytes > memory_bytes {
                 return false;
             }
             self.evict_down_to(memory_bytes - bytes);
@@ -151,5 +152,32 @@ impl Entry {
         self.hour = Arc::default();
         self.resident = None;
         std::mem::take(&mut self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Claims exist nowhere else, so they may take more memory than there is: nothing is loaded beside them then, and nothing is
+    /// forgotten in vain.
+    #[test]
+    fn no_hour_is_loaded_beside_claims_that_take_all_memory() {
+        let bytes = KeySet::bytes_for(1_000);
+        let mut state = State::default();
+        let entry = |bytes, claimed| Entry {
+            bytes,
+            claimed,
+            ..Entry::default()
+        };
+        state
+            .hours
+            .extend([(0, entry(2 * bytes, true)), (1, entry(bytes, false))]);
+        state.bytes = 3 * bytes;
+        state.hours.entry(2).or_default().asked = 1_000;
+        assert!(!state.reserve(2, 1_000, 2 * bytes));
+        assert_eq!((state.bytes, state.hours[&1].bytes), (3 * bytes, bytes));
+        assert!(state.reserve(2, 1_000, 3 * bytes));
+        assert_eq!((state.bytes, state.hours[&1].bytes), (3 * bytes, 0));
     }
 }
