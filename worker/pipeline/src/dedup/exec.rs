@@ -1,7 +1,8 @@
 //! The operator that drops repeats: thin, what it knows is in the [`KeyIndex`], or with the [`Keepers`] of an attempt.
 //!
-//! Keepers are asked ahead: some batches wait for their answers while the next ones are decoded. A task's stream is its input's batches less the repeats, with the survivors of deferred hours where enough of
-//! them were held back and at the end, then one note with the duplicates counted by split.
+//! Keepers are asked ahead, for some thousand rows at once: those wait for the answer while the next ones are decoded. A
+//! task's stream is its input's batches less the repeats, with the survivors of deferred hours where enough of them were
+//! held back and at the end, then one note with the duplicates counted by split.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,7 +31,11 @@ use crate::unary::{Unary, UnaryExec, UnaryTask};
 /// Held rows are settled when they take this much, in each task. Each time the key files of their hours are read once
 /// more: a smaller bound reads more often.
 const HELD_BYTES: usize = 128 << 20;
-/// Batches that wait for keepers' answers while the next one is decoded.
+/// Rows from which on keepers are asked: a question costs the same for one row.
+const ASKED_ROWS: usize = 8192;
+/// Batches that a question waits for, at most: those of large events hold few rows and much memory.
+const ASKED_BATCHES: usize = 4;
+/// Questions whose answers are waited for while the rows of the next one are decoded.
 const ASKED_AHEAD: usize = 3;
 
 /// Keeps the first event of each key in its event hour.
@@ -98,33 +103,33 @@ struct Task {
     run: Option<Run>,
     columns: Columns,
     duplicates: BTreeMap<u32, u64>,
-    /// Batches that wait for answers, in the order of the input.
+    /// Rows that wait for answers, in the order of the input.
     asked: VecDeque<Asked>,
     held: HeldBack,
     held_bytes: usize,
-    /// What was settled and is still to be emitted.
-    settled: VecDeque<RecordBatch>,
+    /// What is still to be emitted.
+    ready: VecDeque<RecordBatch>,
     ended: bool,
     metrics: BaselineMetrics,
 }
 
-/// A batch, and what becomes of its rows.
+/// Batches that are asked for together, and what becomes of their rows.
 struct Asked {
-    batch: RecordBatch,
+    batches: Vec<RecordBatch>,
     verdicts: Vec<Verdict>,
     /// The rows that lost, where that is still to be said.
     lost: Option<SpawnedTask<Result<Vec<u32>, ClaimError>>>,
 }
 
 impl Asked {
-    async fn answered(self) -> Result<(RecordBatch, Vec<Verdict>), DedupError> {
+    async fn answered(self) -> Result<(Vec<RecordBatch>, Vec<Verdict>), DedupError> {
         let mut verdicts = self.verdicts;
         if let Some(lost) = self.lost {
             for row in lost.join().await.map_err(ClaimError::unanswered)?? {
                 verdicts[row as usize] = Verdict::Duplicate;
             }
         }
-        Ok((self.batch, verdicts))
+        Ok((self.batches, verdicts))
     }
 }
 
@@ -132,72 +137,89 @@ impl Task {
     /// The next batch to emit.
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
-            let next = if let Some(settled) = self.settled.pop_front() {
-                Some(settled)
-            } else if self.ended && self.asked.is_empty() {
-                return Ok(None);
-            } else {
-                self.step().await?
-            };
-            if let Some(batch) = next.filter(|batch| batch.num_rows() > 0) {
-                self.metrics.output_rows().add(batch.num_rows());
-                return Ok(Some(batch));
+            match self.ready.pop_front() {
+                Some(batch) if batch.num_rows() > 0 => {
+                    self.metrics.output_rows().add(batch.num_rows());
+                    return Ok(Some(batch));
+                }
+                Some(_) => {}
+                None if self.ended && self.asked.is_empty() => return Ok(None),
+                None => self.step().await?,
             }
         }
     }
 
-    /// Takes one batch in, or gives one out.
-    async fn step(&mut self) -> Result<Option<RecordBatch>> {
+    /// Takes rows in, or has some ready.
+    async fn step(&mut self) -> Result<()> {
         let ahead = if self.run.is_some() { ASKED_AHEAD } else { 0 };
         if !self.ended && self.asked.len() <= ahead {
-            if let Some(batch) = self.input.next().await.transpose()? {
-                let asked = self.ask(batch).await.map_err(external)?;
+            let batches = self.gather().await?;
+            if !batches.is_empty() {
+                let asked = self.ask(batches).await.map_err(external)?;
                 self.asked.push_back(asked);
-            } else {
-                self.ended = true;
             }
             if self.asked.len() <= ahead && !self.ended {
-                return Ok(None);
+                return Ok(());
             }
         }
-        let kept = match self.asked.pop_front() {
-            Some(asked) => {
-                let (batch, verdicts) = asked.answered().await.map_err(external)?;
-                self.judge(batch, &verdicts).await.map_err(external)?
+        if let Some(asked) = self.asked.pop_front() {
+            let (batches, verdicts) = asked.answered().await.map_err(external)?;
+            let mut verdicts = verdicts.as_slice();
+            for batch in batches {
+                let (of_batch, others) = verdicts.split_at(batch.num_rows());
+                verdicts = others;
+                let kept = self.judge(batch, of_batch).await.map_err(external)?;
+                self.ready.extend(kept);
             }
-            None => None,
-        };
+        }
         if self.ended && self.asked.is_empty() {
             self.settle().await.map_err(external)?;
-            self.settled.extend(self.note()?);
+            self.ready.extend(self.note()?);
         }
-        Ok(kept)
+        Ok(())
     }
 
-    /// Claims a batch's keys. Notes have no key, so they win.
-    async fn ask(&mut self, batch: RecordBatch) -> Result<Asked, DedupError> {
+    /// The next batch; where keepers are asked, as many as make a question.
+    async fn gather(&mut self) -> Result<Vec<RecordBatch>> {
+        let most = if self.run.is_some() { ASKED_BATCHES } else { 1 };
+        let (mut batches, mut rows) = (Vec::new(), 0);
+        while batches.len() < most && rows < ASKED_ROWS {
+            let Some(batch) = self.input.next().await.transpose()? else {
+                self.ended = true;
+                break;
+            };
+            rows += batch.num_rows();
+            batches.push(batch);
+        }
+        Ok(batches)
+    }
+
+    /// Claims the keys of some batches. Notes have no key, so they win.
+    async fn ask(&mut self, batches: Vec<RecordBatch>) -> Result<Asked, DedupError> {
         let elapsed = self.metrics.elapsed_compute().clone();
         let timer = elapsed.timer();
-        let groups = Groups::of(&self.columns.keyed(&batch)?);
+        let (columns, decisive) = self.columns.of_all(&batches)?;
+        let rows = decisive.num_rows();
+        let groups = Groups::of(&columns.keyed(&decisive)?);
         timer.done();
         // Loading an hour waits for storage, which is not computing.
         let hours = self.index.open_all(&groups).await?;
         let _timer = elapsed.timer();
         let Some(run) = &self.run else {
-            let verdicts = self.index.claim(&groups, &hours, batch.num_rows());
+            let verdicts = self.index.claim(&groups, &hours, rows);
             return Ok(Asked {
-                batch,
+                batches,
                 verdicts,
                 lost: None,
             });
         };
-        let (verdicts, questions) = KeyIndex::look_up(&groups, &hours, batch.num_rows());
+        let (verdicts, questions) = KeyIndex::look_up(&groups, &hours, rows);
         let lost = (!questions.is_empty()).then(|| {
-            let splits = batch.column(self.columns.split).as_primitive::<UInt32Type>();
+            let splits = decisive.column(columns.split).as_primitive::<UInt32Type>();
             run.ask(&questions, splits.values())
         });
         Ok(Asked {
-            batch,
+            batches,
             verdicts,
             lost,
         })
@@ -233,7 +255,7 @@ impl Task {
         let held = std::mem::take(&mut self.held);
         for settled in held.settle(&self.index).await? {
             self.count(&settled.batch, &!&settled.kept);
-            self.settled.push_back(settled.survivors()?);
+            self.ready.push_back(settled.survivors()?);
         }
         Ok(())
     }
@@ -314,7 +336,7 @@ impl Unary for Dedup {
             duplicates: BTreeMap::new(),
             held: HeldBack::default(),
             held_bytes: self.held_bytes,
-            settled: VecDeque::new(),
+            ready: VecDeque::new(),
             ended: false,
             metrics: task.metrics(),
         };

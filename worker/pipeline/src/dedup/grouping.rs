@@ -1,8 +1,11 @@
 //! Groups a batch's rows by event hour and shard, so that each shard is locked once a batch.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, AsArray, RecordBatch, TimestampMicrosecondArray, UInt64Array};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType, UInt64Type};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type};
 use hashbrown::HashMap;
 
 use super::DedupError;
@@ -50,6 +53,25 @@ impl Columns {
             low: find(KEY_LOW, "uint64")?,
             split: find(SPLIT, "uint32")?,
         })
+    }
+
+    /// These columns alone, of all batches one after the other, and where they stand there.
+    pub(super) fn of_all(&self, batches: &[RecordBatch]) -> Result<(Self, RecordBatch), DedupError> {
+        let only = [self.time, self.high, self.low, self.split];
+        let pieces: Vec<RecordBatch> = batches
+            .iter()
+            .map(|batch| batch.project(&only))
+            .collect::<Result<_, _>>()?;
+        let schema = pieces
+            .first()
+            .map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+        let columns = Self {
+            time: 0,
+            high: 1,
+            low: 2,
+            split: 3,
+        };
+        Ok((columns, concat_batches(&schema, &pieces)?))
     }
 
     pub(super) fn keyed<'a>(&self, batch: &'a RecordBatch) -> Result<Keyed<'a>, DedupError> {

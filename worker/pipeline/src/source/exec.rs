@@ -32,7 +32,8 @@ use super::{SourceError, Stores};
 pub struct ScanOptions {
     /// Longest record, in bytes: [`crate::spec::model::Limits::record_bytes`].
     pub record_bytes_max: u64,
-    /// Size of a chunk, in bytes.
+    /// Size of a chunk, in bytes: what is decoded at once, and goes from operator to operator. Every one of them reads the
+    /// texts where they came in, so a chunk with its columns should fit the second level cache.
     pub chunk_bytes: usize,
 }
 
@@ -40,7 +41,7 @@ impl Default for ScanOptions {
     fn default() -> Self {
         Self {
             record_bytes_max: 10 << 20,
-            chunk_bytes: 4 << 20,
+            chunk_bytes: 1 << 20,
         }
     }
 }

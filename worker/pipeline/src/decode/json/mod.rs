@@ -58,6 +58,9 @@ const BATCH_BYTES: usize = 16 << 20;
 /// Bytes whose encoding is checked at once: what is read next is then still in the first level cache.
 const BLOCK_BYTES: usize = 16 << 10;
 
+/// No record is shorter: `{}`.
+const RECORD_BYTES_MIN: usize = 2;
+
 /// The longest record, whatever the plan allows: offsets into a batch are 32 bits.
 const RECORD_BYTES_MAX: u64 = 1 << 30;
 
@@ -87,6 +90,10 @@ pub struct Decoder {
     schema: SchemaRef,
     walk: Walk,
     origin: Origin,
+    /// Rows that the batch which is being filled has room for.
+    room: usize,
+    /// Bytes of a record, by the last batch: room for rows that do not come costs time and memory.
+    record_bytes: usize,
     /// Whether messages of the last payload held line ends (`messages`).
     has_long_messages: bool,
 }
@@ -133,6 +140,8 @@ impl Decoder {
             plan,
             walk,
             origin: Origin::default(),
+            room: 0,
+            record_bytes: RECORD_BYTES_MIN,
             has_long_messages: false,
         }
     }
@@ -191,7 +200,7 @@ impl Decoder {
                 self.walk.row += 1;
                 line += 1;
                 at = end + 1;
-                if self.walk.row == BATCH_ROWS || at - self.walk.reading.base >= BATCH_BYTES {
+                if self.walk.row == self.room || at - self.walk.reading.base >= BATCH_BYTES {
                     out.extend(self.finish(payload, at.min(bytes.len()), split)?);
                     self.begin(bytes.len() - at.min(bytes.len()), at);
                 }
@@ -262,8 +271,9 @@ impl Decoder {
 
     /// Begins a batch at `base`; `rest` is how many bytes are still to come.
     fn begin(&mut self, rest: usize, base: usize) {
-        // `{}` and its line end are three bytes, so short payloads need no room for a full batch.
-        let rows = BATCH_ROWS.min(rest / 2 + 1);
+        let expected = rest / self.record_bytes;
+        let rows = BATCH_ROWS.min(expected + expected / 8 + 1);
+        self.room = rows;
         let kinds = self.plan.fields.iter().map(|field| &field.kind);
         self.walk.columns = kinds.map(|kind| Column::new(kind, rows)).collect();
         self.walk.reading.base = base;
@@ -290,6 +300,7 @@ impl Decoder {
             return Ok(None);
         }
         let base = self.walk.reading.base;
+        self.record_bytes = ((end - base) / rows).max(RECORD_BYTES_MIN);
         let mut buffers = vec![payload.slice_with_length(base, end - base)];
         let side = std::mem::take(&mut self.walk.reading.side);
         if !side.is_empty() {

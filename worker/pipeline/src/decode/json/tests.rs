@@ -399,3 +399,24 @@ fn a_payload_of_many_batches_keeps_lines_and_offsets() {
     }
     assert_eq!(i, 20_000);
 }
+
+#[test]
+fn a_batch_has_room_for_the_records_that_come_and_not_for_many_more() {
+    let plan = plan(vec![wanted("a", "a", ColumnType::Int64)]);
+    let mut decoder = Decoder::new(Arc::new(plan));
+    let mut decode = |lines: &str| {
+        let mut batches = Vec::new();
+        let payload = Buffer::from_vec(lines.as_bytes().to_vec());
+        decoder.decode(&payload, 0, 1, 0, &mut batches).unwrap();
+        batches
+    };
+    let long = format!("{{\"a\":1,\"t\":\"{}\"}}\n", "x".repeat(480)).repeat(200);
+    let rows = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+    assert_eq!(rows(&decode(&long)), 200);
+    let again = decode(&long);
+    assert_eq!((again.len(), rows(&again)), (1, 200));
+    let bytes = again[0].column(0).to_data().buffers()[0].capacity();
+    assert!(bytes <= 200 * 8 * 5 / 4, "{bytes} bytes for 200 numbers");
+    // Where shorter ones follow than were expected, they make batches of their own.
+    assert_eq!(rows(&decode(&"{\"a\":1}\n".repeat(5_000))), 5_000);
+}
