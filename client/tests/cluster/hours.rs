@@ -1,5 +1,6 @@
 //! Event hours: when they are complete, and that their files become few, whoever leads.
 
+use millrace_loadtest::proxy::{Fault, Proxy};
 use serde_json::Value;
 
 use crate::inputs::topic;
@@ -86,4 +87,25 @@ fn a_leader_may_die_while_it_compacts() {
         sandbox.signal(&heir, "TERM");
         sandbox.ended(&heir);
     }
+}
+
+/// Nobody submits a job afterwards that would bring the pipeline's lane back.
+#[test]
+fn a_compaction_that_failed_is_tried_again_by_itself() {
+    let mut sandbox = Sandbox::start(1, 0);
+    sandbox.upload("shop", 12_000, 53);
+    let proxy = Proxy::start(sandbox.s3()).unwrap();
+    // Of the leader's calls only those of compactions are about data files.
+    proxy.set_for(Fault::Forbidden, "/data/");
+    sandbox.coordinator("leader", &[("AWS_ENDPOINT_URL", &proxy.endpoint())]);
+    let sandbox = sandbox.with(0, 2);
+    sandbox.apply("shop", SOURCE);
+    sandbox.done(&sandbox.submit("shop", &[]));
+    sandbox.until("a compaction failed twice", |sandbox| {
+        (sandbox.logged("leader", "a compaction failed") > 1).then_some(())
+    });
+    proxy.set(Fault::None, 1);
+    let told = compacted(&sandbox, "shop");
+    assert!(sum(&told, "files") > 0, "{told}");
+    sandbox.judge("shop", "shop");
 }

@@ -257,7 +257,7 @@ pub async fn run(
         tokio::select! {
             () = tokio::time::sleep(pause) => {
                 let has_models = lane.models.is_computing() || lane.models.has_resting();
-                if next.is_none() && lane.is_idle() && !has_models {
+                if next.is_none() && lane.is_idle() && !has_models && !lane.tidy.has_failed() {
                     return Ok(());
                 }
             }

@@ -2,7 +2,7 @@
 //!
 //! In: the ledger's hours. Out: compactions, each a batch like any other. It is done in this process, a partition at a time, or
 //! several small ones, and only when no job has a batch to be run: no job waits longer than that. A lane whose jobs are over goes
-//! on until nothing is left to be compacted.
+//! on until nothing is left to be compacted; what failed is tried again with growing pauses.
 
 use std::time::Duration;
 
@@ -19,8 +19,10 @@ use crate::ledger::Batch;
 
 /// Memory for rows that are rewritten, in bytes.
 const MEMORY_BYTES: usize = 256 << 20;
-/// Pause after a compaction that failed.
-const REST: Duration = Duration::from_secs(60);
+/// Pause after a compaction that failed; it doubles with each one more.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// How often replaced files are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(20);
 
@@ -29,7 +31,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(20);
 pub(super) struct Tidy {
     /// The ledger's length when nothing was left to be done.
     done_at: Option<u64>,
-    rest_until: Instant,
+    /// After a compaction that failed: when it is tried again, and how long that is after it.
+    again: Option<(Instant, Duration)>,
     sweep_at: Instant,
     /// Whether what earlier leaders left for their attempts is gone.
     has_swept_lists: bool,
@@ -40,10 +43,17 @@ impl Default for Tidy {
         let now = Instant::now();
         Self {
             done_at: None,
-            rest_until: now,
+            again: None,
             sweep_at: now,
             has_swept_lists: false,
         }
+    }
+}
+
+impl Tidy {
+    /// Whether a compaction is to be tried again.
+    pub(super) fn has_failed(&self) -> bool {
+        self.again.is_some()
     }
 }
 
@@ -70,22 +80,29 @@ impl Lane {
             }
         }
         let length = batches.ledger.state().length;
-        if now < self.tidy.rest_until || self.tidy.done_at == Some(length) {
+        let is_early = self.tidy.again.is_some_and(|(at, _)| now < at);
+        if is_early || self.tidy.done_at == Some(length) {
             return Ok(false);
         }
         match compaction::step(batches, MEMORY_BYTES).await {
             Ok(Some(manifest)) => {
+                self.tidy.again = None;
                 self.keys.replace(&manifest);
                 Ok(true)
             }
             Ok(None) => {
+                self.tidy.again = None;
                 self.tidy.done_at = Some(length);
                 Ok(false)
             }
             Err(RunError::Ledger(error)) => Err(error.into()),
             Err(error) => {
                 tracing::warn!(pipeline = %self.name, error = chain(&error), "a compaction failed");
-                self.tidy.rest_until = Instant::now() + REST;
+                let pause = self
+                    .tidy
+                    .again
+                    .map_or(PAUSE, |(_, pause)| (pause * 2).min(PAUSE_MAX));
+                self.tidy.again = Some((Instant::now() + pause, pause));
                 self.drop_upkeep().await?;
                 Ok(false)
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -410,6 +411,7 @@ proptest! {
     #[test]
     fn claims_kept_elsewhere_give_the_same_and_last_as_long_as_their_attempt(
         keepers in 1u8..4,
+        batch_rows in 1_usize..20,
         lists in proptest::collection::vec(proptest::collection::vec(proptest::collection::vec(any_event(), 0..40), 1..4), 1..6),
         memory_bytes in prop_oneof![Just(0_usize), Just(5_000), Just(1 << 30)],
     ) {
@@ -418,10 +420,10 @@ proptest! {
             let mut lake = Lake::new(memory_bytes);
             let mut seen = Seen::default();
             for list in lists {
-                // Each task has a split of its own.
-                let of_split = |(split, mut events): (usize, Vec<Event>)| {
+                // Each task has a split of its own, in several batches.
+                let of_split = |(split, mut events): (usize, Vec<Event>)| -> Vec<Vec<Event>> {
                     events.iter_mut().for_each(|event| event.split = split as u32);
-                    vec![events]
+                    events.chunks(batch_rows).map(<[Event]>::to_vec).collect()
                 };
                 let list: Vec<_> = list.into_iter().enumerate().map(of_split).collect();
                 let events: Vec<Event> = list.iter().flatten().flatten().cloned().collect();
@@ -434,6 +436,39 @@ proptest! {
                 lake.batch += 1;
             }
         });
+    }
+}
+
+/// Lets everybody win, and counts how often it is asked.
+#[derive(Debug, Default)]
+struct Asked(AtomicUsize);
+
+impl ClaimRoutes for Asked {
+    fn claim(&self, _: &Keeper, claim: Claim) -> BoxFuture<'static, Result<Vec<bool>, ClaimError>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let keys = claim.groups.iter().map(|group| group.keys.len()).sum();
+        std::future::ready(Ok(vec![true; keys])).boxed()
+    }
+}
+
+#[tokio::test]
+async fn small_batches_are_asked_for_together_and_large_ones_alone() {
+    for (rows, questions) in [(1, 5), (9_000, 20)] {
+        let lake = Lake::new(PLENTY);
+        let events: Vec<Event> = (0..20 * rows).map(|n| event(n, 5)).collect();
+        let input: Vec<RecordBatch> = events.chunks(rows as usize).map(batch).collect();
+        let routes = Arc::new(Asked::default());
+        let keeper = Keeper {
+            executor_id: "0".to_owned(),
+            address: String::new(),
+        };
+        let apart = Apart {
+            keepers: Arc::new(Keepers::new("a".to_owned(), vec![keeper], Some(routes.clone()))),
+            runner: "r".to_owned(),
+        };
+        let outcome = lake.attempt_in(&lake.index, Some(apart), &[input]).await;
+        assert_eq!(outcome.kept, events);
+        assert_eq!(routes.0.load(Ordering::Relaxed), questions);
     }
 }
 
