@@ -453,7 +453,7 @@ impl ClaimRoutes for Asked {
 
 #[tokio::test]
 async fn small_batches_are_asked_for_together_and_large_ones_alone() {
-    for (rows, questions) in [(1, 5), (9_000, 20)] {
+    for (rows, questions) in [(1, 5), (8_192, 20)] {
         let lake = Lake::new(PLENTY);
         let events: Vec<Event> = (0..20 * rows).map(|n| event(n, 5)).collect();
         let input: Vec<RecordBatch> = events.chunks(rows as usize).map(batch).collect();
