@@ -13,7 +13,7 @@ CHAOS_FAULTS ?= 30
 CHAOS_SECONDS ?= 600
 FUZZ := worker/pipeline/fuzz
 
-.PHONY: help packages build demo test lint bench bench-queries bench-freshness bench-day chaos fuzz clean
+.PHONY: help packages build dist demo test lint bench bench-queries bench-freshness bench-day chaos fuzz clean
 
 help: ## What can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -24,6 +24,9 @@ packages: ## Install the Debian packages that are missing.
 build: packages ## Build the binaries.
 	@echo "building: the first time with all dependencies, later only what changed"
 	cargo build --release --locked -p millrace-client -p millrace-loadtest
+
+dist: packages ## The binary for production: optimised by what it does while it works. Two builds, about two hours on 2 cores.
+	deploy/dist/build.sh
 
 demo: build ## 5M generated events into a lake: summary, a query, where it lies.
 	@DEMO="$(DEMO)" BIN="$(BIN)" EVENTS="$(EVENTS)" client/examples/shop/demo.sh

@@ -16,6 +16,7 @@ use crate::commit::live;
 use crate::compaction;
 use crate::job::{RunError, unread};
 use crate::ledger::Batch;
+use crate::registry::RegistryError;
 
 /// Memory for rows that are rewritten, in bytes.
 const MEMORY_BYTES: usize = 256 << 20;
@@ -85,28 +86,34 @@ impl Lane {
             return Ok(false);
         }
         match compaction::step(batches, MEMORY_BYTES).await {
-            Ok(Some(manifest)) => {
+            Ok(done) => {
                 self.tidy.again = None;
-                self.keys.replace(&manifest);
-                Ok(true)
-            }
-            Ok(None) => {
-                self.tidy.again = None;
-                self.tidy.done_at = Some(length);
-                Ok(false)
+                match &done {
+                    Some(manifest) => self.keys.replace(manifest),
+                    None => self.tidy.done_at = Some(length),
+                }
+                Ok(done.is_some())
             }
             Err(RunError::Ledger(error)) => Err(error.into()),
             Err(error) => {
-                tracing::warn!(pipeline = %self.name, error = chain(&error), "a compaction failed");
-                let pause = self
-                    .tidy
-                    .again
-                    .map_or(PAUSE, |(_, pause)| (pause * 2).min(PAUSE_MAX));
-                self.tidy.again = Some((Instant::now() + pause, pause));
+                self.tidy.again = self.next_try().await;
+                let is_tried_again = self.tidy.again.is_some();
+                tracing::warn!(pipeline = %self.name, error = chain(&error), is_tried_again, "a compaction failed");
                 self.drop_upkeep().await?;
                 Ok(false)
             }
         }
+    }
+
+    /// When a compaction that failed just now is tried again; of a pipeline that is deleted never.
+    async fn next_try(&self) -> Option<(Instant, Duration)> {
+        let applied = self.tools.registry.get_pipeline(self.name.as_str(), 0).await;
+        if matches!(applied, Err(RegistryError::NotFound { .. })) {
+            return None;
+        }
+        let last = self.tidy.again.map(|(_, pause)| pause);
+        let pause = last.map_or(PAUSE, |pause| (pause * 2).min(PAUSE_MAX));
+        Some((Instant::now() + pause, pause))
     }
 
     /// Deletes, once, the lists of key files and the listings that nobody needs any more. Nothing is under way now.

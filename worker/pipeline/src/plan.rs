@@ -2,7 +2,8 @@
 //!
 //! No row moves between tasks: every task walks its own splits from end to end. The tasks of one process share the key
 //! index; across processes they share the claims of a batch, which the workers keep together. Deduplication stands before
-//! masking, so that losers are never masked.
+//! masking, so that losers are never masked; but where rows wait for the answer of another process they are masked before:
+//! by then their texts have left the processor's caches.
 
 use std::sync::Arc;
 
@@ -102,7 +103,10 @@ impl Steps {
         splits: Arc<dyn ExecutionPlan>,
         tools: &Tools,
     ) -> Result<Arc<dyn ExecutionPlan>, PlanError> {
-        self.steps()
+        let steps = [Step::Scan]
+            .into_iter()
+            .chain(self.after_scan(tools.apart.is_some()));
+        steps
             .into_iter()
             .try_fold(splits, |input, step| self.step(step, input, tools))
     }
@@ -123,27 +127,37 @@ impl Steps {
                 Arc::new(AgainExec::new(chunks, decode, format))
             }
         };
-        self.after_scan()
+        self.after_scan(tools.apart.is_some())
             .into_iter()
             .try_fold(records, |input, step| self.step(step, input, tools))
     }
 
-    /// The steps of a task, from its splits to its report.
+    /// The steps of a task in a cluster, from its splits to its report.
     #[must_use]
     pub fn steps(&self) -> Vec<Step> {
-        [Step::Scan].into_iter().chain(self.after_scan()).collect()
+        let after_scan = self.after_scan(self.claims_together());
+        [Step::Scan].into_iter().chain(after_scan).collect()
     }
 
-    fn after_scan(&self) -> Vec<Step> {
-        let mut steps = vec![Step::Decode, Step::Map, Step::Quality];
-        if self.pipeline.dedup.is_some() {
-            steps.extend([Step::Key, Step::Dedup]);
-        }
-        if self.quality.has_uniqueness() {
-            steps.push(Step::Uniqueness);
-        }
-        steps.extend([Step::Privacy, Step::Sink]);
-        steps
+    /// All steps but the first; `waits` where rows wait for keepers.
+    fn after_scan(&self, waits: bool) -> Vec<Step> {
+        let has_key = self.pipeline.dedup.is_some();
+        // It looks at clear values of the rows that won.
+        let has_uniqueness = self.quality.has_uniqueness();
+        let masks_first = waits && !has_uniqueness;
+        let steps = [
+            (Step::Decode, true),
+            (Step::Map, true),
+            (Step::Quality, true),
+            (Step::Key, has_key),
+            (Step::Privacy, masks_first),
+            (Step::Dedup, has_key),
+            (Step::Uniqueness, has_uniqueness),
+            (Step::Privacy, !masks_first),
+            (Step::Sink, true),
+        ];
+        let taken = steps.into_iter().filter(|(_, is_taken)| *is_taken);
+        taken.map(|(step, _)| step).collect()
     }
 
     /// Whether copies of a key can meet anywhere in a batch, so that the tasks must claim keys together.
@@ -306,4 +320,48 @@ pub struct Tools {
     pub objects: Vec<String>,
     /// Snapshots that events are looked up in.
     pub lookups: Arc<Lookups>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec;
+
+    const PIPELINE: &str = "
+version: 1
+pipeline: shop
+source: {files: {path: /events, format: json}}
+schema:
+  - {name: event_id, type: string, required: true}
+  - {name: event_time, type: timestamp, required: true}
+quality: {suite: suite.json, minimum_clean: 0.9, on_breach: hold}
+dedup: {key: [event_id], scope: SCOPE}
+partition: {time: event_time, by: [date]}
+lake: {url: /lake}
+";
+    const NO_NULLS: &str = "expect_column_values_to_not_be_null";
+    const UNIQUE: &str = "expect_column_values_to_be_unique";
+
+    /// The names of the last steps of a task in a cluster.
+    fn last_steps(scope: &str, expectation: &str) -> Vec<&'static str> {
+        let suite = format!(
+            r#"{{"name": "s", "expectations": [{{"type": "{expectation}", "kwargs": {{"column": "event_id"}}}}]}}"#
+        );
+        let text = PIPELINE.replace("SCOPE", scope);
+        let read = |_: &std::path::Path| Ok(suite.clone());
+        let pipeline = spec::load(&text, "shop.yaml", std::path::Path::new("/"), &|_| None, &read).unwrap();
+        let steps = Steps::new(Arc::new(pipeline), None).unwrap().steps();
+        let after_key = steps.iter().skip_while(|step| **step != Step::Key).skip(1);
+        after_key.map(|step| step.name()).collect()
+    }
+
+    #[test]
+    fn rows_that_wait_for_keepers_are_masked_first_unless_clear_values_are_counted() {
+        let masked_last = ["dedup", "privacy", "sink"];
+        assert_eq!(last_steps("global", NO_NULLS), ["privacy", "dedup", "sink"]);
+        assert_eq!(last_steps("partition", NO_NULLS), masked_last);
+        let uniqueness = ["dedup", "uniqueness", "privacy", "sink"];
+        assert_eq!(last_steps("global", UNIQUE), uniqueness);
+        assert_eq!(last_steps("partition", UNIQUE), uniqueness);
+    }
 }

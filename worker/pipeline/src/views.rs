@@ -13,11 +13,36 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryViewArray, StringViewArray};
+use arrow::array::{ArrayRef, BinaryViewArray, ByteView, StringViewArray};
 use arrow::buffer::{Buffer, NullBuffer, ScalarBuffer};
 
 /// Longest text that stands in the view itself.
 const INLINE_MAX: usize = 12;
+
+/// Rows that [`prefetch`] is ahead of a loop's own: about as long as memory takes.
+pub(crate) const ROWS_AHEAD: usize = 8;
+
+/// Brings a long text of `row`, if there is such a row, nearer to the processor before it is read. Texts of a column stand as
+/// far apart as their records, which no hardware foresees.
+#[inline]
+pub(crate) fn prefetch(texts: &StringViewArray, row: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(view) = texts.views().get(row).copied().map(ByteView::from)
+        && view.length as usize > INLINE_MAX
+        && let Some(buffer) = texts.data_buffers().get(view.buffer_index as usize)
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let start = buffer.as_ptr().wrapping_add(view.offset as usize).cast::<i8>();
+        let last = start.wrapping_add(view.length as usize - 1);
+        // SAFETY: a prefetch reads nothing that the program sees, and faults at no address.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(start);
+            _mm_prefetch::<_MM_HINT_T0>(last);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (texts, row);
+}
 
 /// Which buffer of the array a text lies in.
 #[derive(Debug, Clone, Copy)]

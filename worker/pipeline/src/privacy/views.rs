@@ -7,6 +7,8 @@ use arrow::array::{Array, StringViewArray};
 use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::error::ArrowError;
 
+use crate::views::{ROWS_AHEAD, prefetch};
+
 /// A view holds up to this many bytes itself.
 const INLINE_BYTES: usize = 12;
 /// A data buffer's size limit: far below the 2 GiB that a view's offset can reach.
@@ -23,6 +25,7 @@ pub(super) fn map_text(
     let mut output = Output::with_rows(values.len());
     let mut cache = [0_u32; CACHE_SLOTS];
     for (row, &view) in values.views().iter().enumerate() {
+        prefetch(values, row + ROWS_AHEAD);
         if values.is_null(row) {
             output.views.push(0);
             continue;

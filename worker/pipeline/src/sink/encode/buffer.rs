@@ -19,6 +19,7 @@ use arrow::datatypes::{
 use super::EncodeError;
 use super::column::Habits;
 use crate::sink::intern::Interner;
+use crate::views::{ROWS_AHEAD, prefetch};
 
 /// Stands for null among the numbers of texts.
 pub(super) const NULL_ID: u32 = u32::MAX;
@@ -311,11 +312,17 @@ fn append_values(
 
 fn append_texts(column: &mut Column, values: &mut Values, texts: &StringViewArray, rows: &[u32]) -> usize {
     let has_nulls = texts.null_count() > 0;
+    let ahead = |at: usize| {
+        if let Some(&row) = rows.get(at + ROWS_AHEAD) {
+            prefetch(texts, row as usize);
+        }
+    };
     match values {
         Values::Ids(out) => {
             column.seen += rows.len();
             let (views, interner) = (texts.views(), &mut column.interner);
-            out.extend(rows.iter().map(|&row| {
+            out.extend(rows.iter().enumerate().map(|(at, &row)| {
+                ahead(at);
                 let row = row as usize;
                 if has_nulls && texts.is_null(row) {
                     NULL_ID
@@ -328,7 +335,8 @@ fn append_texts(column: &mut Column, values: &mut Values, texts: &StringViewArra
         Values::Texts { bytes, ends } => {
             let before = bytes.len();
             ends.reserve(rows.len());
-            for &row in rows {
+            for (at, &row) in rows.iter().enumerate() {
+                ahead(at);
                 let row = row as usize;
                 if !has_nulls || texts.is_valid(row) {
                     bytes.extend_from_slice(texts.value(row).as_bytes());

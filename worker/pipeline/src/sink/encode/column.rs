@@ -342,7 +342,7 @@ impl Workshop {
         let total: usize = rows().map(|row| range(row).len()).sum();
         if habits.tries_dictionary(presence.rows) {
             let limit = presence.rows / 2;
-            let dictionary = Dictionary::of_texts(bytes, valid_rows.clone().map(range), limit);
+            let dictionary = Dictionary::of_texts(bytes, valid_rows.map(range), limit);
             if let Some(dictionary) = dictionary {
                 let mut raw = Vec::new();
                 let mut bounds = TextBounds::default();
@@ -362,7 +362,6 @@ impl Workshop {
             habits.pause(presence.rows);
         }
         let mut text_bounds = TextBounds::default();
-        valid_rows.for_each(|row| text_bounds.add(&bytes[range(row)]));
         let per_row = total / presence.rows.max(1) + 1;
         let before = chunk.compressed_bytes();
         let mut raw = std::mem::take(&mut self.raw);
@@ -390,6 +389,12 @@ impl Workshop {
                 }
                 Form::Plain
             };
+            // The copy has brought them near.
+            for (at, row) in runs().flatten().enumerate() {
+                if valid.is_none_or(|valid| valid[at]) {
+                    text_bounds.add(&bytes[range(row)]);
+                }
+            }
             chunk.data(&raw, rows.len(), form, &mut self.pages, &mut habits.plain)?;
         }
         self.raw = raw;
