@@ -16,7 +16,6 @@ use crate::commit::live;
 use crate::compaction;
 use crate::job::{RunError, unread};
 use crate::ledger::Batch;
-use crate::registry::RegistryError;
 
 /// Memory for rows that are rewritten, in bytes.
 const MEMORY_BYTES: usize = 256 << 20;
@@ -96,24 +95,14 @@ impl Lane {
             }
             Err(RunError::Ledger(error)) => Err(error.into()),
             Err(error) => {
-                self.tidy.again = self.next_try().await;
-                let is_tried_again = self.tidy.again.is_some();
-                tracing::warn!(pipeline = %self.name, error = chain(&error), is_tried_again, "a compaction failed");
+                tracing::warn!(pipeline = %self.name, error = chain(&error), "a compaction failed");
+                let last = self.tidy.again.map(|(_, pause)| pause);
+                let pause = last.map_or(PAUSE, |pause| (pause * 2).min(PAUSE_MAX));
+                self.tidy.again = Some((Instant::now() + pause, pause));
                 self.drop_upkeep().await?;
                 Ok(false)
             }
         }
-    }
-
-    /// When a compaction that failed just now is tried again; of a pipeline that is deleted never.
-    async fn next_try(&self) -> Option<(Instant, Duration)> {
-        let applied = self.tools.registry.get_pipeline(self.name.as_str(), 0).await;
-        if matches!(applied, Err(RegistryError::NotFound { .. })) {
-            return None;
-        }
-        let last = self.tidy.again.map(|(_, pause)| pause);
-        let pause = last.map_or(PAUSE, |pause| (pause * 2).min(PAUSE_MAX));
-        Some((Instant::now() + pause, pause))
     }
 
     /// Deletes, once, the lists of key files and the listings that nobody needs any more. Nothing is under way now.
