@@ -13,7 +13,8 @@ written = the good events of the generator's ledger.
 |             |       | generator puts the copies of an event    |                        |
 | empty       | S3    | a batch of one event: the overhead       | <= 300 ms              |
 
-Needs MILLRACE_BIN and LOADTEST_BIN. Writes results/cluster.json and results/cluster.md.
+Needs MILLRACE_BIN and LOADTEST_BIN. Writes results/cluster.json and results/cluster.md; what `make dist` builds has
+results of its own (`--name cluster-dist`).
 """
 
 import argparse
@@ -39,7 +40,7 @@ def main():
     with Services(work) as services:
         services.upload(events / "events")
         results = measure(options, services, sent)
-    report(options.results, options.events, results)
+    report(options, results)
 
 
 def arguments():
@@ -47,6 +48,7 @@ def arguments():
     parser.add_argument("--events", type=int, default=3_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cases", default="run,partition,exchange,kafka,colocated,empty")
+    parser.add_argument("--name", default="cluster", help="of the results")
     parser.add_argument("--work", type=Path, default=Path.home() / ".cache/millrace/bench/cluster")
     parser.add_argument("--results", type=Path, default=HERE.parent / "results")
     return parser.parse_args()
@@ -148,7 +150,7 @@ def produce(services, events):
              "--topic", "shop", "--partitions", 4, "--codec", "lz4")
 
 
-def report(folder, events, runs):
+def report(options, runs):
     by_case = {}
     for run in runs:
         by_case.setdefault(run["case"], []).append(run)
@@ -159,8 +161,8 @@ def report(folder, events, runs):
         ratio = f"{base / median[case]:.2f}" if base and case not in ("run", "empty") else ""
         cpu = [run["cpu_seconds"] / run["read"] * 1e6 for run in runs_of if run.get("cpu_seconds") and run["read"] > 1000]
         rows.append(f"| {case} | {median[case]:.2f} | {ratio} | {f'{statistics.median(cpu):.2f}' if cpu else ''} |")
-    text = f"{events:,} events, medians of {len(by_case.get('run', runs))} rounds.\n\n" + "\n".join(rows) + "\n"
-    tell(folder, "cluster", {"events": events, "runs": runs}, text)
+    text = f"{options.events:,} events, medians of {len(by_case.get('run', runs))} rounds.\n\n" + "\n".join(rows) + "\n"
+    tell(options.results, options.name, {"events": options.events, "runs": runs}, text)
 
 
 if __name__ == "__main__":
