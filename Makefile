@@ -25,7 +25,7 @@ build: packages ## Build the binaries.
 	@echo "building: the first time with all dependencies, later only what changed"
 	cargo build --release --locked -p millrace-client -p millrace-loadtest
 
-dist: packages ## The binary for production: optimised by what it does while it works. Two builds, about two hours on 2 cores.
+dist: packages ## The binary for production: optimised by what it does while it works. Two builds, an hour and a half on 2 cores.
 	deploy/dist/build.sh
 
 demo: build ## 5M generated events into a lake: summary, a query, where it lies.
